@@ -1,0 +1,22 @@
+"""How losses are evaluated: score rules, evaluators, reduction, and the gather over ranks."""
+
+from margins.engine.blockwise import Blockwise
+from margins.engine.evaluators import Dense, Evaluator
+from margins.engine.gather import gather_rows
+from margins.engine.reduction import Reduction, RowLosses
+from margins.engine.score_rules import Cosine, Custom, Dot, Euclidean, ScoreRule, SquaredEuclidean
+
+__all__ = [
+    "Blockwise",
+    "Cosine",
+    "Custom",
+    "Dense",
+    "Dot",
+    "Euclidean",
+    "Evaluator",
+    "Reduction",
+    "RowLosses",
+    "ScoreRule",
+    "SquaredEuclidean",
+    "gather_rows",
+]

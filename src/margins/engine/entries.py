@@ -1,0 +1,162 @@
+"""What phi sees: a block of columns, or a list of single entries, with everything made only when asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from margins.engine.statistics import Statistic
+from margins.targets import Targets
+from margins.targets.fields import entries_of
+
+NEUTRAL = {"sum": 0.0, "logsumexp": -torch.inf, "max": -torch.inf, "min": torch.inf}
+
+
+class Values:
+    """Named tensors, read as attributes."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class BlockEntries:
+    """Columns start to stop of every row. `scores` come with the margin still in them; `side` is cut."""
+
+    def __init__(
+        self,
+        scores: Float[Tensor, "anchors block"],
+        targets: Targets,
+        start: int,
+        stop: int,
+        *,
+        side: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+    ) -> None:
+        self._targets, self._start, self._stop, self._side = targets, start, stop, side
+        self.row = Values({name: value[:, None] for name, value in rows.items()})
+        margin = targets.margin_of(start, stop)
+        self.s = scores if margin is None else scores - margin.to(scores.dtype)
+
+    @functools.cached_property
+    def t(self) -> Float[Tensor, "anchors block"]:
+        """Grades."""
+        return self._targets.grades(self._start, self._stop, self.s.dtype)
+
+    def side(self, name: str) -> Float[Tensor, "rows columns"]:
+        """The part of a side block over these columns."""
+        return self._side[name]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every entry is known and weighs 1."""
+        return self._known is None and self._targets.weight_of(self._start, self._stop) is None
+
+    @functools.cached_property
+    def _known(self) -> Bool[Tensor, "rows columns"] | None:
+        return self._targets.known(self._start, self._stop)
+
+    @functools.cached_property
+    def _positive(self) -> Bool[Tensor, "anchors block"]:
+        return self._targets.positive(self._start, self._stop)
+
+    def _excluded(self, over: str) -> Bool[Tensor, "rows columns"] | None:
+        unknown = None if self._known is None else ~self._known
+        if over in ("all", "targets"):
+            return unknown
+        outside = self._positive if over == "negatives" else ~self._positive
+        return outside if unknown is None else outside | unknown
+
+    def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
+        """phi with weights, and the neutral element where an entry takes no part."""
+        phi = statistic.phi(self)
+        if statistic.over == "targets":
+            phi = phi * self.t
+        phi = weighted(phi, self._targets.weight_of(self._start, self._stop), statistic)
+        excluded = self._excluded(statistic.over)
+        if statistic.keep is not None:
+            dropped = ~statistic.keep(self)
+            excluded = dropped if excluded is None else excluded | dropped
+        phi = phi.expand(self.s.shape)
+        return phi if excluded is None else phi.masked_fill(excluded, NEUTRAL[statistic.reduce])
+
+
+class ListedEntries:
+    """The positives of sparse targets, one by one. `scores` come with the margin still in them."""
+
+    def __init__(
+        self,
+        scores: Float[Tensor, " positives"],
+        targets: Targets,
+        index: tuple[Int[Tensor, " positives"], Int[Tensor, " positives"], Float[Tensor, " positives"]],
+        *,
+        side: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+    ) -> None:
+        self._targets, self._side = targets, side
+        self._rows, self._columns, values = index
+        # With one positive a row the list is the rows in order: no gathering of row values is needed.
+        self._in_order = targets.has_one_positive
+        self.row = Values({n: v if self._in_order else v[self._rows] for n, v in rows.items()})
+        margin = targets.margin_at(self._rows, self._columns)
+        self.s = scores if margin is None else scores - margin.to(scores.dtype)
+        self.t = values.to(scores.dtype)
+
+    def side(self, name: str) -> Float[Tensor, " positives"]:
+        """A side block at these entries."""
+        part = entries_of(self._side[name], self._rows, self._columns)
+        assert part is not None  # noqa: S101  (side blocks are tensors)
+        return part
+
+    def reduced(self, statistic: Statistic) -> Float[Tensor, " anchors"]:
+        """The statistic, row by row."""
+        phi = statistic.phi(self)
+        if statistic.over == "targets":
+            phi = phi * self.t
+        phi = weighted(phi, self._targets.weight_at(self._rows, self._columns), statistic)
+        known = self._targets.known_at(self._rows, self._columns)
+        kept = None if statistic.keep is None else statistic.keep(self)
+        if known is not None:
+            kept = known if kept is None else known & kept
+        phi = phi.expand(self.s.shape)
+        if kept is not None:
+            phi = phi.masked_fill(~kept, NEUTRAL[statistic.reduce])
+        if self._in_order:
+            return phi
+        return reduce_by_row(phi, self._rows, self._targets.num_anchors, statistic.reduce)
+
+
+def weighted(phi: Tensor, weight: Tensor | None, statistic: Statistic) -> Tensor:
+    """An entry weight multiplies a term of a sum and adds its logarithm to a term of a logsumexp."""
+    if weight is None:
+        return phi
+    if statistic.reduce == "sum":
+        return phi * weight.to(phi.dtype)
+    if statistic.reduce == "logsumexp":
+        return phi + weight.clamp(min=torch.finfo(weight.dtype).tiny).log().to(phi.dtype)
+    return phi
+
+
+def reduce_by_row(
+    phi: Float[Tensor, " n"], rows: Int[Tensor, " n"], num_rows: int, reduce: str
+) -> Float[Tensor, " rows"]:
+    """Reduces listed terms to their rows; a row without terms gets the neutral element."""
+    if reduce == "sum":
+        return phi.new_zeros(num_rows).index_add(0, rows, phi)
+    neutral = phi.new_full((num_rows,), NEUTRAL[reduce])
+    if reduce in ("max", "min"):
+        return neutral.scatter_reduce(0, rows, phi, "amax" if reduce == "max" else "amin")
+    peak = neutral.scatter_reduce(0, rows, phi.detach(), "amax")
+    peak = torch.where(peak.isneginf(), 0.0, peak)
+    sums = phi.new_zeros(num_rows).index_add(0, rows, (phi - peak[rows]).exp())
+    empty = sums == 0
+    return torch.where(empty, -torch.inf, torch.where(empty, 1.0, sums).log() + peak)

@@ -1,0 +1,176 @@
+"""Evaluators: they run the program of a statistics loss over scores and give the row statistics.
+
+One driver runs the stages, gathers the listed positives of sparse targets and keeps rows that do not count
+out of the arithmetic; an evaluator says only how one pass over the blocks of scores is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from margins.engine.entries import BlockEntries, ListedEntries, Values
+from margins.engine.logsumexp import row_logsumexp
+from margins.engine.sources import Source
+from margins.engine.statistics import Program, Repeat, Stage, Statistic
+from margins.targets import Positives, Targets
+
+Statistics = Mapping[str, Statistic]
+
+
+@dataclass
+class Pass:
+    """What one pass over the scores needs to know."""
+
+    source: Source
+    targets: Targets
+    side: Mapping[str, Tensor]
+    params: tuple[Tensor, ...]
+    valid: Bool[Tensor, " anchors"] | None
+    rows: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    listing: Positives | None = None
+
+    def positives(self) -> Positives:
+        """The listed positives, found once."""
+        if self.listing is None:
+            self.listing = self.targets.positives()
+        return self.listing
+
+
+class Rows(Values):
+    """Statistics and row values by name, and the counts of the row."""
+
+    def __init__(self, values: Mapping[str, Tensor], targets: Targets, dtype: torch.dtype) -> None:
+        super().__init__(values)
+        self._targets, self._dtype = targets, dtype
+
+    @property
+    def num_known(self) -> Float[Tensor, " anchors"]:
+        """Known entries of the row, at least 1."""
+        return self._targets.num_known().clamp(min=1).to(self._dtype)
+
+    @property
+    def known_weight(self) -> Float[Tensor, " anchors"]:
+        """Weights of the row's known entries, added up; never 0."""
+        weight = self._targets.known_weight().to(self._dtype)
+        return torch.where(weight > 0, weight, 1.0)
+
+    @property
+    def mass(self) -> Float[Tensor, " anchors"]:
+        """Weight times grade of the row's known entries, added up."""
+        return self._targets.mass(self._dtype).to(self._dtype)
+
+    @property
+    def num_positives(self) -> Float[Tensor, " anchors"]:
+        """Known positives of the row, at least 1."""
+        return self._targets.num_positives().clamp(min=1).to(self._dtype)
+
+
+class Evaluator(ABC):
+    """Runs a program of stages."""
+
+    twice_differentiable = False
+
+    def run(
+        self,
+        program: Program,
+        source: Source,
+        targets: Targets,
+        *,
+        side: Mapping[str, Tensor],
+        params: tuple[Tensor, ...] = (),
+        valid: Bool[Tensor, " anchors"] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> Rows:
+        """The statistics and row values of every stage, by name.
+
+        Args:
+            program: the stages of a loss.
+            source: scores, or what they are made of.
+            targets: same shape as the source.
+            side: named blocks beside the scores, each a 2-D tensor that broadcasts to them.
+            params: learned tensors that phi reads.
+            valid: rows that count; the others get 0 for every statistic. None when all count.
+            rows: row values that are there before the first stage (state kept by row).
+        """
+        here = Pass(source, targets, side, params, valid, dict(rows or {}))
+        device = targets.device.type
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _nothing():
+            for step in program:
+                self._repeat(step, here) if isinstance(step, Repeat) else self._stage(step, here)
+        return Rows(here.rows, targets, next(iter(here.rows.values())).dtype)
+
+    def _repeat(self, step: Repeat, here: Pass) -> None:
+        kinds = step.kinds()
+        with _nothing() if "through" in kinds else torch.no_grad():
+            for _ in range(step.times):
+                for stage in step.stages:
+                    self._stage(stage, here)
+        if "implicit" in kinds:
+            for stage in step.stages:
+                self._stage(stage, here)
+
+    def _stage(self, stage: Stage, here: Pass) -> None:
+        sparse = here.targets.is_sparse
+        listed = {n: s for n, s in stage.statistics.items() if sparse and s.over in ("positives", "targets")}
+        scanned = {n: s for n, s in stage.statistics.items() if n not in listed}
+        found: dict[str, Tensor] = {}
+        if scanned:
+            found.update(zip(scanned, self.scan(tuple(scanned.values()), here), strict=True))
+        if listed:
+            found.update(self._listed(listed, here))
+        if here.valid is not None:
+            found = {n: torch.where(here.valid, z, 0.0) for n, z in found.items()}
+        here.rows.update(found)
+        for name, value in stage.rows.items():
+            result = value.function(Rows(here.rows, here.targets, next(iter(here.rows.values())).dtype))
+            here.rows[name] = result.detach() if value.kind == "detached" else result
+
+    def _listed(self, statistics: Statistics, here: Pass) -> Iterator[tuple[str, Tensor]]:
+        listing, in_order = here.positives(), here.targets.has_one_positive
+        scores = here.source.listed(listing.rows, listing.columns, in_order=in_order)
+        entries = ListedEntries(scores, here.targets, tuple(listing), side=here.side, rows=here.rows)
+        for name, statistic in statistics.items():
+            yield name, entries.reduced(statistic)
+
+    @abstractmethod
+    def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
+        """The statistics over whole rows, in one pass."""
+
+
+class Dense(Evaluator):
+    """Scores are materialised: the reference for all other evaluators, and twice differentiable."""
+
+    twice_differentiable = True
+
+    def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
+        """One block that holds every column."""
+        num_candidates = here.source.shape[1]
+        entries = BlockEntries(
+            here.source.matrix(), here.targets, 0, num_candidates, side=here.side, rows=here.rows
+        )
+        return [_statistic(entries, s) for s in statistics]
+
+
+def _statistic(entries: BlockEntries, statistic: Statistic) -> Float[Tensor, " anchors"]:
+    # The grades' weighted sum of plain entries is an inner product: no block of products is written.
+    if statistic.over == "targets" and statistic.keep is None and entries.is_plain:
+        return torch.linalg.vecdot(statistic.phi(entries).expand(entries.s.shape), entries.t)
+    return _reduced(entries.terms(statistic), statistic.reduce)
+
+
+def _reduced(terms: Float[Tensor, "anchors block"], reduce: str) -> Float[Tensor, " anchors"]:
+    if reduce == "sum":
+        return terms.sum(1)
+    if reduce == "logsumexp":
+        return row_logsumexp(terms)
+    return terms.amax(1) if reduce == "max" else terms.amin(1)
+
+
+_nothing = contextlib.nullcontext

@@ -1,0 +1,137 @@
+"""Score rules: how a block of scores is made from embeddings and candidates.
+
+A rule gives whole blocks, for the evaluators, and single pairs, for positives that are held sparsely.
+Both forms of a rule give the same numbers up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class ScoreRule(Protocol):
+    """Scores of all pairs, and of given pairs."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]: ...
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]: ...
+
+
+@dataclass(frozen=True)
+class Dot:
+    """Inner product."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return embeddings @ candidates.T
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """Inner product of row k with row k."""
+        return (embeddings * candidates).sum(1)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosine of the angle; a zero vector scores 0 with everything and gets no gradient."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return unit(embeddings) @ unit(candidates).T
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """Cosine of row k with row k."""
+        return (unit(embeddings) * unit(candidates)).sum(1)
+
+
+@dataclass(frozen=True)
+class SquaredEuclidean:
+    """Minus the squared distance."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return -_squared_distances(embeddings, candidates)
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """Minus the squared distance of row k from row k."""
+        return -(embeddings - candidates).square().sum(1)
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """Minus the distance; two equal vectors have distance 0 and no gradient."""
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return -_guarded_root(_squared_distances(embeddings, candidates))
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """Minus the distance of row k from row k."""
+        return -_guarded_root((embeddings - candidates).square().sum(1))
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Any function of embeddings [B, d] and candidates [n, d] that returns scores [B, n]."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return self.function(embeddings, candidates)
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """The function of row k alone with row k alone."""
+
+        def one(embedding: Tensor, candidate: Tensor) -> Tensor:
+            return self.function(embedding[None], candidate[None])[0, 0]
+
+        return torch.vmap(one)(embeddings, candidates)
+
+
+def unit(vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    """Vectors scaled to length 1; a zero vector stays zero and passes no gradient."""
+    squared = vectors.square().sum(1, keepdim=True)
+    tiny = torch.finfo(vectors.dtype).tiny
+    inverse = torch.where(squared > tiny, squared, 1.0).rsqrt()
+    return vectors * torch.where(squared > tiny, inverse, 0.0)
+
+
+def _squared_distances(
+    embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+) -> Float[Tensor, "anchors block"]:
+    # Distances do not change when both sides are shifted; near the origin the expansion loses least.
+    centre = embeddings.detach().mean(0) if embeddings.shape[0] else embeddings.new_zeros(())
+    a, b = embeddings - centre, candidates - centre
+    squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * (a @ b.T)
+    return squared.clamp(min=0)
+
+
+def _guarded_root(squared: Tensor) -> Tensor:
+    tiny = torch.finfo(squared.dtype).tiny
+    return torch.where(squared > tiny, torch.where(squared > tiny, squared, 1.0).sqrt(), 0.0)

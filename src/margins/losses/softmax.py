@@ -1,0 +1,170 @@
+"""Losses of a softmax over candidates: cross-entropy, focal, and the comp-sum family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from margins.cards import Card, carded
+from margins.engine.evaluators import Rows
+from margins.engine.statistics import Entries, Program, Stage, Statistic, logsumexp, total
+from margins.losses.forms.base import in_range
+from margins.losses.forms.statistics import StatisticsLoss
+
+
+@carded(
+    Card(
+        name="Cross-entropy",
+        summary="the plain baseline for one or several graded classes a row; every comparison starts here",
+        paper="Good, Rational Decisions, J. R. Stat. Soc. B 1952",
+        targets=("classes", "scores", "label sets", "pairs", "matches", "taxonomy"),
+        distributed="independent",
+        comparable=True,
+        collapse="log C: all scores equal",
+        limits=("torch.nn.functional.cross_entropy", "CompSum(tau=1)", "LDRKL(lam=1) + log C"),
+    )
+)
+class CrossEntropy(StatisticsLoss):
+    r"""Softmax cross-entropy with hard, soft or smoothed targets.
+
+    The baseline for classification. Prefer `CompSum` or `ALDRKL` when many labels are wrong; for
+    independent labels use `BinaryCrossEntropy`. Label smoothing, logit adjustment, per-class margins and
+    class weights are properties of the targets: `targets.smooth`, `.margin`, `.weigh_classes`.
+
+    $L_i = \sum_j t_{ij} (\log \sum_k e^{s_{ik}} - s_{ij})$
+
+    Args:
+        reduction: see `margins.engine.reduction`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> CrossEntropy()(logits, torch.tensor([0, 1]))
+        tensor(0.2201)
+    """
+
+    def statistics(self) -> Mapping[str, Statistic]:
+        """Log-partition and target score."""
+        return {"log_partition": logsumexp("all"), "own": total("targets")}
+
+    def row(self, z: Rows) -> Float[Tensor, " anchors"]:
+        """The target mass times the log-partition, minus the target score."""
+        return z.log_partition * z.mass - z.own
+
+
+class _OfLogProbability(StatisticsLoss):
+    """A loss that is a function of the log-probability of each target, weighted by its grade."""
+
+    needs = frozenset({"positives"})
+
+    def stages(self) -> Program:
+        """The log-partition first, then the function at the targets."""
+        return Stage({"log_partition": logsumexp("all")}), Stage({"loss": total("targets", self._phi)})
+
+    def _phi(self, e: Entries) -> Tensor:
+        # Bounded above so that an unknown entry, which may exceed the partition, cannot overflow.
+        return self.of_log_probability((e.s - e.row.log_partition).clamp(max=30.0))
+
+    def of_log_probability(self, log_p: Tensor) -> Tensor:
+        """The loss of a target with this log-probability."""
+        raise NotImplementedError
+
+    def row(self, z: Rows) -> Float[Tensor, " anchors"]:
+        """The sum over targets."""
+        return z.loss
+
+
+@carded(
+    Card(
+        name="Focal loss",
+        summary="plays down examples that are already right; can help when easy examples swamp the batch",
+        paper="Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002",
+        targets=("classes", "scores", "label sets"),
+        distributed="independent",
+        comparable=True,
+        collapse="(1 - 1/C)^gamma log C: all scores equal",
+        limits=("gamma = 0: CrossEntropy",),
+    )
+)
+class Focal(_OfLogProbability):
+    r"""Softmax focal loss.
+
+    $L_i = \sum_j t_{ij} (1 - p_{ij})^\gamma (-\log p_{ij})$. It distorts probabilities: calibrate them
+    before use. For independent labels use `BinaryFocal`.
+
+    Args:
+        gamma: >= 0; 0 is cross-entropy, 2 the authors' choice.
+        reduction: see `margins.engine.reduction`.
+
+    References:
+        Lin et al. 2017, arXiv 1708.02002, eq. 4 (given there for two classes).
+
+    Example:
+        >>> Focal(gamma=2.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0018)
+    """
+
+    def __init__(self, gamma: float = 2.0, *, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.gamma = in_range("gamma", gamma, low=0)
+
+    def of_log_probability(self, log_p: Tensor) -> Tensor:
+        """Cross-entropy times the share that is missing, to the power gamma."""
+        if self.gamma == 0:
+            return -log_p
+        missing = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
+        return -missing.pow(self.gamma) * log_p
+
+
+@carded(
+    Card(
+        name="Comp-sum losses (generalized cross-entropy)",
+        summary="one knob from cross-entropy to mean absolute error: bounded, so wrong labels pull less",
+        paper="Mao, Mohri, Zhong, Cross-Entropy Loss Functions, 2023, arXiv 2304.07288",
+        entry=95,
+        targets=("classes", "scores", "label sets"),
+        distributed="independent",
+        comparable=True,
+        collapse="(C^(1 - tau) - 1) / (1 - tau): all scores equal",
+        limits=(
+            "tau = 0: sum of exponentials of the score differences",
+            "tau = 1: CrossEntropy",
+            "tau = 1 + q: generalized cross-entropy (1 - p^q) / q",
+            "tau = 2: mean absolute error 1 - p",
+        ),
+    )
+)
+class CompSum(_OfLogProbability):
+    r"""The comp-sum family: sum-exponential, cross-entropy, generalized cross-entropy, absolute error.
+
+    $L_i = \sum_j t_{ij} \Phi_\tau(1 / p_{ij} - 1)$ with
+    $\Phi_\tau(u) = ((1 + u)^{1 - \tau} - 1) / (1 - \tau)$ and $\Phi_1(u) = \log(1 + u)$.
+
+    Use tau near 1.7 when a tenth or more of the labels are wrong. Robustness grows with tau, and so does
+    the difficulty of training; at tau = 2 the loss often stalls. Below 1 it is unbounded: it overflows
+    float32 when the score gap exceeds 88 / (1 - tau).
+
+    Args:
+        tau: in [0, 2].
+        reduction: see `margins.engine.reduction`.
+
+    References:
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288, section 2; generalized cross-entropy: Zhang and Sabuncu
+        2018, arXiv 1805.07836, eq. 6, with q = tau - 1.
+
+    Example:
+        >>> CompSum(tau=2.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.5000)
+    """
+
+    def __init__(self, tau: float = 1.7, *, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.tau = in_range("tau", tau, low=0, high=2)
+
+    def of_log_probability(self, log_p: Tensor) -> Tensor:
+        """Phi_tau(1 / p - 1), by expm1 so that nothing cancels near tau = 1 or p = 1."""
+        if self.tau == 1:
+            return -log_p
+        return torch.expm1((self.tau - 1) * log_p) / (1 - self.tau)
