@@ -8,7 +8,7 @@ a flag on the card.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from margins.errors import MarginsError
@@ -39,6 +39,8 @@ class Card:
         collapse: the value at which a collapsed model sits, as a formula, or why there is none.
         limits: identities "reduces to", one line each; every line is a test.
         study: name of the study of its claim, once there is one.
+        component: where it is imported from; filled in by `carded`.
+        form: which of the forms of a loss it has; filled in by `carded`.
     """
 
     name: str
@@ -64,15 +66,10 @@ def carded(card: Card) -> Callable[[T], T]:
         if name in _REGISTRY:
             raise MarginsError("card", expected="one card a component", received=f"a second one for {name}")
         public_module = component.__module__.rsplit(".", 1)[0]
-        complete = Card(
-            **{
-                **card.__dict__,
-                "component": f"{public_module}.{name}",
-                "form": str(getattr(component, "form", "")),
-            }
-        )
+        form = str(getattr(component, "form", ""))
+        complete = replace(card, component=f"{public_module}.{name}", form=form)
         _REGISTRY[name] = complete
-        component.card = complete
+        setattr(component, "card", complete)  # noqa: B010  (the type checker does not know the attribute)
         return component
 
     return register

@@ -88,9 +88,10 @@ class _Inputs:
     def block(self, tensors: Sequence[Tensor], start: int, stop: int) -> BlockEntries:
         """The entries of some columns, made of `tensors` that are cut to them already."""
         place = iter(tensors)
-        cut = replace(self.source, embeddings=next(place), candidates=next(place))
-        if self.source.bias is not None:
-            cut = replace(cut, bias=next(place))
+        bias = None if self.source.bias is None else tensors[2]
+        cut = Factored(self.source.rule, next(place), next(place), bias)
+        if bias is not None:
+            next(place)
         side = {name: next(place) for name in self.side}
         rows = {name: next(place) for name in self.rows}
         targets = self.targets
@@ -146,7 +147,9 @@ class _Scan(torch.autograd.Function):
         num_tensors, num_found = len(ctx.inputs.tensors), len(ctx.statistics)
         tensors, rest = ctx.saved_tensors[:num_tensors], ctx.saved_tensors[num_tensors:]
         rows = list(zip(upstream, rest[:num_found], rest[num_found:], strict=True))
-        gradients = [torch.zeros_like(t) if w else None for t, w in zip(tensors, ctx.needs_input_grad[3:], strict=True)]
+        gradients = [
+            torch.zeros_like(t) if w else None for t, w in zip(tensors, ctx.needs_input_grad[3:], strict=True)
+        ]
         device = tensors[0].device.type
         with torch.enable_grad(), torch.autocast(device, enabled=False):
             for start, stop in column_blocks(tensors[1].shape[0], ctx.block_size):
@@ -175,7 +178,7 @@ def _add_block(
     if not pieces:
         return
     active = [i for i, g in enumerate(gradients) if g is not None]
-    parts = torch.autograd.grad(pieces, [leaves[i] for i in active], allow_unused=True)
+    parts: Sequence[Tensor | None] = torch.autograd.grad(pieces, [leaves[i] for i in active], allow_unused=True)
     for i, part in zip(active, parts, strict=True):
         total, axis = gradients[i], inputs.axes[i]
         if part is not None and total is not None:

@@ -1,4 +1,4 @@
-"""What phi sees: a block of columns, or a list of single entries, with everything made only when asked for."""
+"""What phi sees: a block of columns or a list of entries, everything made only when asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from margins.engine.statistics import Statistic
-from margins.targets import Targets
+from margins.targets import Positives, Targets
 from margins.targets.fields import entries_of
 
 NEUTRAL = {"sum": 0.0, "logsumexp": -torch.inf, "max": -torch.inf, "min": torch.inf}
@@ -47,9 +47,13 @@ class BlockEntries:
         margin = targets.margin_of(start, stop)
         self.s = scores if margin is None else scores - margin.to(scores.dtype)
 
-    @functools.cached_property
+    @property
     def t(self) -> Float[Tensor, "anchors block"]:
         """Grades."""
+        return self._grades
+
+    @functools.cached_property
+    def _grades(self) -> Float[Tensor, "anchors block"]:
         return self._targets.grades(self._start, self._stop, self.s.dtype)
 
     def side(self, name: str) -> Float[Tensor, "rows columns"]:
@@ -77,7 +81,7 @@ class BlockEntries:
         return outside if unknown is None else outside | unknown
 
     def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
-        """phi with weights, and the neutral element where an entry takes no part."""
+        """Phi with weights, and the neutral element where an entry takes no part."""
         phi = statistic.phi(self)
         if statistic.over == "targets":
             phi = phi * self.t
@@ -97,13 +101,13 @@ class ListedEntries:
         self,
         scores: Float[Tensor, " positives"],
         targets: Targets,
-        index: tuple[Int[Tensor, " positives"], Int[Tensor, " positives"], Float[Tensor, " positives"]],
+        listing: Positives,
         *,
         side: Mapping[str, Tensor],
         rows: Mapping[str, Tensor],
     ) -> None:
         self._targets, self._side = targets, side
-        self._rows, self._columns, values = index
+        self._rows, self._columns, values = listing
         # With one positive a row the list is the rows in order: no gathering of row values is needed.
         self._in_order = targets.has_one_positive
         self.row = Values({n: v if self._in_order else v[self._rows] for n, v in rows.items()})

@@ -19,6 +19,7 @@ from margins.engine.entries import BlockEntries, ListedEntries, Values
 from margins.engine.logsumexp import row_logsumexp
 from margins.engine.sources import Source
 from margins.engine.statistics import Program, Repeat, Stage, Statistic
+from margins.errors import values_are_readable
 from margins.targets import Positives, Targets
 
 Statistics = Mapping[str, Statistic]
@@ -110,8 +111,11 @@ class Evaluator(ABC):
         kinds = step.kinds()
         with _nothing() if "through" in kinds else torch.no_grad():
             for _ in range(step.times):
+                before = {name: here.rows[name] for name in step.carried()}
                 for stage in step.stages:
                     self._stage(stage, here)
+                if "through" not in kinds and _has_settled(before, here.rows):
+                    break
         if "implicit" in kinds:
             for stage in step.stages:
                 self._stage(stage, here)
@@ -135,7 +139,7 @@ class Evaluator(ABC):
     def _listed(self, statistics: Statistics, here: Pass) -> Iterator[tuple[str, Tensor]]:
         listing, in_order = here.positives(), here.targets.has_one_positive
         scores = here.source.listed(listing.rows, listing.columns, in_order=in_order)
-        entries = ListedEntries(scores, here.targets, tuple(listing), side=here.side, rows=here.rows)
+        entries = ListedEntries(scores, here.targets, listing, side=here.side, rows=here.rows)
         for name, statistic in statistics.items():
             yield name, entries.reduced(statistic)
 
@@ -156,6 +160,16 @@ class Dense(Evaluator):
             here.source.matrix(), here.targets, 0, num_candidates, side=here.side, rows=here.rows
         )
         return [_statistic(entries, s) for s in statistics]
+
+
+def _has_settled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    """Whether repeating changed nothing beyond rounding; not asked where looking would wait for a device."""
+    for name, old in before.items():
+        new = after[name]
+        grain = 8 * torch.finfo(new.dtype).eps
+        if not values_are_readable(new) or bool(((new - old).abs() > grain * new.abs()).any()):
+            return False
+    return True
 
 
 def _statistic(entries: BlockEntries, statistic: Statistic) -> Float[Tensor, " anchors"]:

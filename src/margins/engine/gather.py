@@ -92,7 +92,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        total = grad.contiguous().clone()
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        total = upstream[0].contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return total[ctx.start : ctx.start + ctx.count], None

@@ -27,11 +27,11 @@ class _RowLogSumExp(torch.autograd.Function):
         return z
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
         x, p, empty = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: p must know where it came from
             p = torch.softmax(x.masked_fill(empty[:, None], 0.0), 1).masked_fill(empty[:, None], 0.0)
-        return grad[:, None] * p
+        return upstream[0][:, None] * p
 
 
 def row_logsumexp(x: Float[Tensor, "anchors block"]) -> Float[Tensor, " anchors"]:

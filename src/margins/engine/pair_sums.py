@@ -54,7 +54,10 @@ def pair_sums(
         temperature: > 0, divides the difference.
     """
     zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
-    positive_weight, negative_weight = torch.where(positive, weight, zero), torch.where(positive, zero, weight)
+    positive_weight, negative_weight = (
+        torch.where(positive, weight, zero),
+        torch.where(positive, zero, weight),
+    )
     sums = _PairSums.apply(scores, positive_weight, negative_weight, SURROGATES[surrogate], temperature)
     return sums, positive_weight.sum(1) * negative_weight.sum(1)  # pyright: ignore[reportReturnType]
 
@@ -84,7 +87,7 @@ class _PairSums(torch.autograd.Function):
         return sums
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         if torch.is_grad_enabled():
             raise OnceDifferentiableError("pair sums give first derivatives only")
-        return grad[:, None] * ctx.saved_tensors[0], None, None, None, None
+        return upstream[0][:, None] * ctx.saved_tensors[0], None, None, None, None

@@ -14,7 +14,7 @@ accumulation and several ranks equal one big batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -70,7 +70,7 @@ class RowLosses:
 
 
 def divided(total: Tensor, divisor: Tensor | float) -> Tensor:
-    """total / divisor, and 0 on the graph when nothing counts."""
+    """Total / divisor, and 0 on the graph when nothing counts."""
     if isinstance(divisor, Tensor):
         return total / torch.where(divisor > 0, divisor, 1.0)
     return total / (divisor if divisor > 0 else 1.0)
@@ -80,4 +80,4 @@ def check_reduction(reduction: str) -> Reduction:
     """The reduction, or an error that lists those there are."""
     if reduction not in get_args(Reduction):
         raise MarginsError("reduction", expected=f"one of {get_args(Reduction)}", received=repr(reduction))
-    return reduction
+    return cast("Reduction", reduction)

@@ -84,9 +84,7 @@ def matrix_of(scores: Tensor) -> Matrix:
     return Matrix(checked("scores", at_least_float32(scores)))
 
 
-def factored(
-    rule: ScoreRule, embeddings: Tensor, candidates: Tensor, bias: Tensor | None = None
-) -> Factored:
+def factored(rule: ScoreRule, embeddings: Tensor, candidates: Tensor, bias: Tensor | None = None) -> Factored:
     """Checked embeddings and candidates, in float32 at least."""
     for name, tensor, letters in (("embeddings", embeddings, "[B, d]"), ("candidates", candidates, "[C, d]")):
         if tensor.ndim != 2 or not tensor.is_floating_point():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -24,12 +24,14 @@ Over = Literal["all", "positives", "negatives", "targets"]
 Kind = Literal["through", "detached", "implicit"]
 
 
+@runtime_checkable
 class RowValues(Protocol):
     """Named values of a row: statistics and what earlier stages computed from them."""
 
     def __getattr__(self, name: str) -> Tensor: ...
 
 
+@runtime_checkable
 class Entries(Protocol):
     """What phi sees of some entries: tensors of one shape, or that broadcast to it."""
 
@@ -81,7 +83,7 @@ def total(over: Over, phi: Phi = scores, *, keep: Phi | None = None) -> Statisti
 
 
 def logsumexp(over: Over, phi: Phi = scores, *, keep: Phi | None = None) -> Statistic:
-    """log of the sum of exp(phi) over the domain; -inf where the domain is empty."""
+    """Log of the sum of exp(phi) over the domain; -inf where the domain is empty."""
     return Statistic("logsumexp", over, phi, keep)
 
 
@@ -123,23 +125,33 @@ def implicit(function: Callable[[RowValues], Tensor]) -> RowValue:
     return RowValue(function, "implicit")
 
 
+def _no_rows() -> dict[str, RowValue]:
+    # A function, because a compiler that follows the constructor can call no class from in there.
+    return {}
+
+
 @dataclass(frozen=True)
 class Stage:
     """Statistics found in one pass over the scores, and row values made of them for later passes."""
 
     statistics: Mapping[str, Statistic]
-    rows: Mapping[str, RowValue] = field(default_factory=dict[str, RowValue])
+    rows: Mapping[str, RowValue] = field(default_factory=_no_rows)
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Stages run several times, each time with the row values of the time before.
+    """Stages run up to `times` times, each time with the row values of the time before.
 
-    Earlier stages give the starting values under the same names.
+    Earlier stages give the starting values, under the same names, of the row values that the last stage
+    sets. It ends early once these have settled to rounding, unless it is differentiated through.
     """
 
     stages: tuple[Stage, ...]
     times: int
+
+    def carried(self) -> tuple[str, ...]:
+        """Row values that go from one time to the next."""
+        return tuple(self.stages[-1].rows)
 
     def kinds(self) -> set[Kind]:
         """How the repeated row values are differentiated."""

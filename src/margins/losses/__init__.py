@@ -1,10 +1,10 @@
 """Training objectives. A loss holds hyperparameters; call it with scores and targets.
 
-    loss = CompSum(tau=1.7)
-    loss(logits, class_ids)                       # reduced
-    loss.per_anchor(logits, class_ids)            # one value a row
-    loss.on_candidates(embeddings, class_vectors, class_ids, evaluator=Blockwise())
-    SupCon().on_embeddings(embeddings, labels)    # metric losses
+loss = CompSum(tau=1.7)
+loss(logits, class_ids)                       # reduced
+loss.per_anchor(logits, class_ids)            # one value a row
+loss.on_candidates(embeddings, class_vectors, class_ids, evaluator=Blockwise())
+SupCon().on_embeddings(embeddings, labels)    # metric losses
 """
 
 from margins.losses.binary import BinaryCrossEntropy, BinaryFocal

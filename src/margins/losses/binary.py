@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-
 
 from margins.cards import Card, carded
 from margins.engine.evaluators import Rows
@@ -26,12 +26,16 @@ class _IndependentLabels(StatisticsLoss):
 
     def units(self, targets: Targets) -> Float[Tensor, " anchors"] | None:
         """A row counts as often as it has known labels."""
-        return targets.num_known()
+        return targets.num_known().to(torch.get_default_dtype())
 
     def check_targets(self, targets: Targets) -> None:
         """Grades are probabilities."""
         storage = targets.storage
-        if isinstance(storage, DenseGrades) and storage.upper_bound > 1 and values_are_readable(storage.matrix):
+        if (
+            isinstance(storage, DenseGrades)
+            and storage.upper_bound > 1
+            and values_are_readable(storage.matrix)
+        ):
             largest = check_not_negative("targets", storage.matrix)
             if largest > 1 and storage.matrix.numel():
                 raise MarginsError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,18 +25,18 @@ from margins.engine.statistics import (
     minimum,
     total,
 )
-from margins.errors import MarginsError
-from margins.losses.forms.base import in_range
+from margins.errors import MarginsError, values_are_readable
+from margins.losses.forms.base import in_range, refuse_entry_weights
 from margins.losses.forms.statistics import EmbeddingLoss
-from margins.losses.temperature import Temperature, checked_temperature, divided_by
 from margins.losses.softplus import softplus
+from margins.losses.temperature import Temperature, checked_temperature, divided_by
 from margins.targets import Targets
 
 
 class _Tempered(EmbeddingLoss):
     """Cosine scores over a temperature, fixed or learned."""
 
-    score_rule: ScoreRule = Cosine()
+    score_rule: ClassVar[ScoreRule] = Cosine()
     needs = frozenset({"positives"})
 
     def __init__(self, temperature: Temperature, *, reduction: str = "mean") -> None:
@@ -257,11 +259,19 @@ class SoftInfoNCE(_Tempered):
         )
         self.floor = in_range("floor", floor, low=0, open_low=True)
 
+    def check_targets(self, targets: Targets) -> None:
+        """No entry weights: the loss makes its own."""
+        refuse_entry_weights(targets)
+
     def stages(self) -> Program:
         """Normalise the similarities, weigh the negatives, then each positive against them."""
         likeness = Stage(
             {"likeness": logsumexp("negatives", self._likeness)},
-            {"likeness": detached(lambda z: z.likeness), "mean_weight": detached(self._mean_weight)},
+            {
+                "likeness": detached(lambda z: z.likeness),
+                "num_rivals": detached(lambda z: z.num_known - z.num_positives),
+                "mean_weight": detached(self._mean_weight),
+            },
         )
         negatives = Stage({"rivals": logsumexp("negatives", self._weighed)})
         loss = total("positives", lambda e: softplus(e.row.rivals - self.scaled(e)))
@@ -271,12 +281,23 @@ class SoftInfoNCE(_Tempered):
         return e.side("similarity").detach().to(e.s.dtype) / self.similarity_temperature
 
     def _mean_weight(self, z: RowValues) -> Tensor:
-        num_negatives = (z.num_known - z.num_positives).clamp(min=1.0)
-        return (self.beta - self.alpha / num_negatives).clamp(min=1e-6)
+        # A single negative has share 1 and so weight 1, whatever alpha and beta are.
+        num_negatives = z.num_known - z.num_positives
+        mean = self.beta - self.alpha / num_negatives.clamp(min=1.0)
+        if values_are_readable(mean) and bool(((mean <= 0) & (num_negatives > 1)).any()):
+            fewest = int(num_negatives[num_negatives > 1].min())
+            raise MarginsError(
+                "alpha",
+                expected=f"below beta times the number of negatives ({self.beta:g} * {fewest})",
+                received=f"{self.alpha:g}",
+            )
+        return mean
 
     def _weighed(self, e: Entries) -> Tensor:
         share = (self._likeness(e) - e.row.likeness).clamp(max=0.0).exp()
-        weight = ((self.beta - self.alpha * share) / e.row.mean_weight).clamp(min=self.floor)
+        usable = e.row.mean_weight > 0
+        ratio = (self.beta - self.alpha * share) / torch.where(usable, e.row.mean_weight, 1.0)
+        weight = torch.where(usable & (e.row.num_rivals > 1), ratio, 1.0).clamp(min=self.floor)
         return self.scaled(e) + weight.log()
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
@@ -316,7 +337,7 @@ class MultiSimilarity(EmbeddingLoss):
         Wang et al. 2019, arXiv 1904.06627, eq. 11 to 15; base 0.5 as in the authors' code.
     """
 
-    score_rule: ScoreRule = Cosine()
+    score_rule: ClassVar[ScoreRule] = Cosine()
     needs = frozenset({"positives", "negatives"})
 
     def __init__(

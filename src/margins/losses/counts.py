@@ -38,12 +38,12 @@ def _matthews(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
     return (tp * tn - fp * fn) / (squared + _EPS).sqrt()
 
 
-def _jaccard(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+def _jaccard(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:  # noqa: ARG001
     return tp / (tp + fp + fn + _EPS)
 
 
 def _f_beta(beta: float) -> Metric:
-    def metric(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    def metric(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:  # noqa: ARG001
         return (1 + beta**2) * tp / (beta**2 * (tp + fn) + tp + fp + _EPS)
 
     return metric
@@ -69,7 +69,10 @@ METRICS: dict[str, Metric] = {
         distributed="global",
         comparable=True,
         collapse="1 - metric of predicting one half everywhere",
-        limits=("certain predictions: 1 - the metric itself", "amplify large: 1 - the metric at threshold 1/2"),
+        limits=(
+            "certain predictions: 1 - the metric itself",
+            "amplify large: 1 - the metric at threshold 1/2",
+        ),
     )
 )
 class AnyLoss(CountsLoss):
@@ -81,7 +84,7 @@ class AnyLoss(CountsLoss):
     Args:
         metric: "f1", "fbeta", "accuracy", "bacc", "gmean", "mcc", "jaccard", or a function of the four
             counts (tp, fp, fn, tn), element by element.
-        amplify: $L$ > 0; up to 34 in float32, beyond which wrong certain rows get no gradient.
+        amplify: $L$ > 0; up to 33 in float32, beyond which wrong certain rows get no gradient.
         beta: of "fbeta", > 0.
         average: "macro" or "micro" over columns.
         link: "sigmoid" or "softmax".
@@ -106,8 +109,8 @@ class AnyLoss(CountsLoss):
         super().__init__(average=average, link=link)
         self.amplify = in_range("amplify", amplify, low=0, open_low=True)
         self.beta = in_range("beta", beta, low=0, open_low=True)
-        if self.amplify > 34:
-            text = f"AnyLoss(amplify={amplify:g}): above 34, wrong certain rows get no gradient in float32"
+        if self.amplify > 33:
+            text = f"AnyLoss(amplify={amplify:g}): above 33, wrong certain rows get no gradient in float32"
             warnings.warn(MarginsWarning("MG001", text), stacklevel=2)
         self.metric = metric if isinstance(metric, str) else getattr(metric, "__name__", "callable")
         self._metric = metric if callable(metric) else self._named(metric)

@@ -49,7 +49,7 @@ class MultiHead(OutputsLoss):
         if not heads:
             raise MarginsError("heads", expected="at least one named loss", received="none")
         self.heads = nn.ModuleDict(dict(heads))
-        self.weights = {name: 1.0 for name in heads}
+        self.weights = dict.fromkeys(heads, 1.0)
         for name, weight in (weights or {}).items():
             if name not in self.weights:
                 raise MarginsError("weights", expected=f"heads {sorted(heads)}", received=repr(name))
@@ -66,7 +66,9 @@ class MultiHead(OutputsLoss):
         """
         for argument, given in (("outputs", outputs), ("targets", targets)):
             if set(given) != set(self.weights):
-                raise MarginsError(argument, expected=f"heads {sorted(self.weights)}", received=f"{sorted(given)}")
+                raise MarginsError(
+                    argument, expected=f"heads {sorted(self.weights)}", received=f"{sorted(given)}"
+                )
         return torch.stack(
             [self.weights[name] * head(outputs[name], targets[name]) for name, head in self.heads.items()]
         ).sum()

@@ -17,7 +17,7 @@ from margins.losses.softplus import softplus
     Card(
         name="Mann-Whitney (AUC) loss",
         summary="optimises the area under the ROC curve; rare classes, ranking, one global threshold",
-        paper="Optimizing What Matters: AUC-Driven Learning for Robust Neural Retrieval, 2025, arXiv 2510.00137",
+        paper="Optimizing What Matters: AUC-Driven Learning for Neural Retrieval, 2025, arXiv 2510.00137",
         entry=9,
         targets=("classes", "label sets", "scores", "pairs", "matches"),
         distributed="global",

@@ -57,7 +57,9 @@ class ZLoss(StatisticsLoss):
 
     needs = frozenset({"positives"})
 
-    def __init__(self, a: float = 1.0, b: float = 0.0, *, eps: float = 1e-12, reduction: str = "mean") -> None:
+    def __init__(
+        self, a: float = 1.0, b: float = 0.0, *, eps: float = 1e-12, reduction: str = "mean"
+    ) -> None:
         super().__init__(reduction=reduction)
         self.a = in_range("a", a, low=0, open_low=True)
         self.b = in_range("b", b, low=-float("inf"))
@@ -211,5 +213,3 @@ class TaylorSoftmax(_LogOfRatio):
     def numerator(self, s: Tensor) -> Tensor:
         """At least 1/2."""
         return 1 + s + s.square() / 2
-
-

@@ -13,15 +13,15 @@ from torch import Tensor
 from margins.targets.storage import Positives, SparseRows, Storage
 
 if TYPE_CHECKING:
-    from margins.targets.targets import Targets
+    from margins.targets.transforming import TransformedTargets
 
 
 @dataclass(frozen=True, eq=False)
 class Mixed(Storage):
     """share * first + (1 - share) * second, entry by entry; an entry is known when both know it."""
 
-    first: Targets
-    second: Targets
+    first: TransformedTargets
+    second: TransformedTargets
     share: Float[Tensor, "anchors 1"]
 
     @property
@@ -52,9 +52,7 @@ class Mixed(Storage):
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         return self.blend(self.first.grades(start, stop), self.second.grades(start, stop))
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.blend_at(rows, self.first.grades_at(rows, columns), self.second.grades_at(rows, columns))
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
@@ -132,7 +130,7 @@ class Mixed(Storage):
 class Appended(Storage):
     """The candidates of several targets over the same anchors, side by side."""
 
-    pieces: tuple[Targets, ...]
+    pieces: tuple[TransformedTargets, ...]
 
     @property
     def is_sparse(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -150,23 +148,21 @@ class Appended(Storage):
     def device(self) -> torch.device:
         return self.pieces[0].device
 
-    def spans(self, start: int, stop: int) -> list[tuple[Targets, int, int]]:
+    def spans(self, start: int, stop: int) -> list[tuple[TransformedTargets, int, int]]:
         """The pieces that columns start to stop cut, each with its own first and last column."""
-        found: list[tuple[Targets, int, int]] = []
+        found: list[tuple[TransformedTargets, int, int]] = []
         base = 0
         for piece in self.pieces:
             low, high = max(start - base, 0), min(stop - base, piece.num_candidates)
-            if low < high:
-                found.append((piece, low, high))
+            if low < high or start == stop:  # an empty block still says which pieces have weights
+                found.append((piece, low, max(low, high)))
             base += piece.num_candidates
         return found
 
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         return torch.cat([p.grades(a, b) for p, a, b in self.spans(start, stop)], 1)
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.gathered(lambda p, r, c: p.grades_at(r, c), rows, columns, 0.0)
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
@@ -179,7 +175,7 @@ class Appended(Storage):
         return self._side_by_side([(p.known(a, b), b - a) for p, a, b in self.spans(start, stop)], True)
 
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
-        def known(piece: Targets, r: Tensor, c: Tensor) -> Tensor:
+        def known(piece: TransformedTargets, r: Tensor, c: Tensor) -> Tensor:
             inside = piece.known_at(r, c)
             return torch.ones_like(r, dtype=torch.bool) if inside is None else inside
 
@@ -212,7 +208,7 @@ class Appended(Storage):
 
     def _layer_at(
         self,
-        read: Callable[[Targets, Tensor, Tensor], Tensor | None],
+        read: Callable[[TransformedTargets, Tensor, Tensor], Tensor | None],
         rows: Int[Tensor, " n"],
         columns: Int[Tensor, " n"],
         neutral: float,
@@ -221,7 +217,7 @@ class Appended(Storage):
         if all(read(p, rows[:0], columns[:0]) is None for p in self.pieces):
             return None
 
-        def filled(piece: Targets, r: Tensor, c: Tensor) -> Tensor:
+        def filled(piece: TransformedTargets, r: Tensor, c: Tensor) -> Tensor:
             value = read(piece, r, c)
             return neutral_values if value is None else value
 
@@ -229,7 +225,7 @@ class Appended(Storage):
 
     def gathered(
         self,
-        read: Callable[[Targets, Tensor, Tensor], Tensor],
+        read: Callable[[TransformedTargets, Tensor, Tensor], Tensor],
         rows: Int[Tensor, " n"],
         columns: Int[Tensor, " n"],
         default: float,
@@ -238,6 +234,8 @@ class Appended(Storage):
         base, result = 0, None
         for piece in self.pieces:
             width = piece.num_candidates
+            if width == 0:
+                continue
             inside = (columns >= base) & (columns < base + width)
             local = read(piece, rows, (columns - base).clamp(0, width - 1))
             result = torch.where(inside, local, default if result is None else result)

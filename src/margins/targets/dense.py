@@ -12,6 +12,7 @@ from torch import Tensor
 
 from margins.errors import MarginsError
 from margins.targets.storage import Positives, Storage
+from margins.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,7 @@ class DenseGrades(Storage):
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         return self.matrix[:, start:stop]
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.matrix[rows, columns]
 
     def take(self, rows: Int[Tensor, " taken"]) -> DenseGrades:
@@ -103,9 +102,7 @@ class Matches(Storage):
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         return self.positive(start, stop).to(torch.get_default_dtype())
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.positive_at(rows, columns).to(torch.get_default_dtype())
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
@@ -157,8 +154,7 @@ class TreeGrades(Storage):
     """Graded by nearness in a taxonomy: decay ** distance up to a radius, 0 beyond it."""
 
     labels: Int[Tensor, " anchors"]
-    ancestor_ids: Int[Tensor, "nodes ancestors"]  # padded with -1
-    ancestor_steps: Int[Tensor, "nodes ancestors"]
+    taxonomy: Taxonomy
     decay: float
     radius: int
 
@@ -170,7 +166,7 @@ class TreeGrades(Storage):
 
     @property
     def num_candidates(self) -> int:
-        return self.ancestor_ids.shape[0]
+        return self.taxonomy.num_nodes
 
     @property
     def device(self) -> torch.device:
@@ -178,30 +174,29 @@ class TreeGrades(Storage):
 
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         nodes = torch.arange(start, stop, device=self.device)
-        return self._graded(self.labels[:, None], nodes[None, :])
+        return self._graded(self.taxonomy.distances(self.labels, nodes))
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
-        return self._graded(self.labels[rows], columns)
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        # A list of pairs: the way leads over a common ancestor, found by comparing two columns at a time.
+        ids, steps = (t.to(self.device) for t in self.taxonomy.ancestor_table)
+        first, second = self.labels[rows], columns
+        distance = torch.full(rows.shape, torch.inf, device=self.device)
+        for p in range(ids.shape[1]):
+            for q in range(ids.shape[1]):
+                meets = (ids[first, p] == ids[second, q]) & (ids[first, p] >= 0)
+                way = (steps[first, p] + steps[second, q]).to(distance.dtype)
+                distance = torch.where(meets, torch.minimum(distance, way), distance)
+        return self._graded(distance)
 
-    def _graded(self, first: Tensor, second: Tensor) -> Float[Tensor, "..."]:
-        # The way between two nodes leads over a common ancestor; a pair of columns of the ancestor table
-        # is compared at a time, so that no tensor is larger than the block.
-        far = self.radius + 1
-        steps = torch.full(torch.broadcast_shapes(first.shape, second.shape), far, device=self.device)
-        for p in range(self.ancestor_ids.shape[1]):
-            above, up = self.ancestor_ids[first, p], self.ancestor_steps[first, p]
-            for q in range(self.ancestor_ids.shape[1]):
-                meets = (above == self.ancestor_ids[second, q]) & (above >= 0)
-                way = up + self.ancestor_steps[second, q]
-                steps = torch.where(meets, torch.minimum(steps, way), steps)
-        near = torch.pow(self.decay, steps.to(torch.get_default_dtype()))
-        return torch.where(steps < far, near, 0.0)
+    def _graded(self, distance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        near = torch.pow(self.decay, distance.clamp(max=self.radius + 1))
+        return torch.where(distance <= self.radius, near, 0.0)
 
     def take(self, rows: Int[Tensor, " taken"]) -> TreeGrades:
         return replace(self, labels=self.labels[rows])
 
     @classmethod
     def cat(cls, parts: Sequence[TreeGrades]) -> TreeGrades:
+        if any(p.taxonomy != parts[0].taxonomy for p in parts):
+            raise MarginsError("parts", expected="targets over one taxonomy", received="several")
         return replace(parts[0], labels=torch.cat([p.labels for p in parts]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from margins.errors import MarginsError, describe
@@ -68,7 +68,7 @@ def as_field(
     rows: Tensor | None = None,
     candidates: Tensor | None = None,
     entries: Tensor | None = None,
-) -> Float[Tensor, "rows columns"]:
+) -> Field:
     """The one of `rows` [B], `candidates` [C] and `entries` [B, C] that was given, as a field."""
     given = {
         k: v for k, v in {"rows": rows, "candidates": candidates, "entries": entries}.items() if v is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ class Positives(NamedTuple):
     values: Float[Tensor, " positives"]
 
 
+@runtime_checkable
 class Matrix(Protocol):
     """Anything that says, block by block, which entries are positive and known."""
 
@@ -65,9 +66,7 @@ class Storage(ABC):
         """Strength of every entry of columns start to stop."""
 
     @abstractmethod
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Strength of single entries."""
 
     @abstractmethod
@@ -76,7 +75,7 @@ class Storage(ABC):
 
     @classmethod
     @abstractmethod
-    def cat(cls, parts: Sequence[Self]) -> Storage:
+    def cat(cls, parts: Sequence[Any]) -> Storage:
         """The anchors of all parts, one after the other; the candidates are the same."""
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
@@ -129,7 +128,7 @@ class Storage(ABC):
         rows, columns = torch.nonzero(self.positive(0, self.num_candidates), as_tuple=True)
         return Positives(rows, columns, grades[rows, columns])
 
-    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Storage:
         """A copy with `function` applied to every tensor inside."""
         return map_tensors(self, function)
 
@@ -199,9 +198,7 @@ class ClassIndex(Storage):
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         return self.positive(start, stop).to(torch.get_default_dtype())
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return (self.labels[rows] == columns).to(torch.get_default_dtype())
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
@@ -262,9 +259,7 @@ class Paired(Storage):
     def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
         return self.positive(start, stop).to(torch.get_default_dtype())
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return (self.partners[rows] == columns).to(torch.get_default_dtype())
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
@@ -339,9 +334,7 @@ class SparseRows(Storage):
         block[self._rows()[inside], self.columns[inside] - start] = self.values[inside]
         return block
 
-    def grades_at(
-        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]
-    ) -> Float[Tensor, " n"]:
+    def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         if self.columns.shape[0] == 0:
             return self.values.new_zeros(rows.shape)
         keys = self._rows() * self.num_columns + self.columns

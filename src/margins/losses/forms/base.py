@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from margins.cards import Card
-from margins.engine.reduction import check_reduction
+from margins.engine.reduction import Reduction, check_reduction
 from margins.engine.sources import at_least_float32, checked
 from margins.errors import MarginsError, describe
 from margins.targets import Targets
@@ -26,12 +26,14 @@ class Loss(nn.Module):
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = check_reduction(reduction)
+        self.reduction: Reduction = check_reduction(reduction)
 
     def extra_repr(self) -> str:
         """The hyperparameters."""
         shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
-        return ", ".join(f"{k}={v!r}" for k, v in shown.items() if isinstance(v, (int, float, str, type(None))))
+        return ", ".join(
+            f"{k}={v!r}" for k, v in shown.items() if isinstance(v, (int, float, str, type(None)))
+        )
 
 
 def as_targets(targets: Targets | Tensor, shape: tuple[int, int]) -> Targets:
@@ -55,7 +57,9 @@ def as_targets(targets: Targets | Tensor, shape: tuple[int, int]) -> Targets:
         return Targets.of_classes(targets, shape[1])
     if targets.ndim == 2 and targets.is_floating_point():
         if tuple(targets.shape) != shape:
-            raise MarginsError("targets", expected=f"[B, C] = {list(shape)} floats", received=describe(targets))
+            raise MarginsError(
+                "targets", expected=f"[B, C] = {list(shape)} floats", received=describe(targets)
+            )
         return Targets.of_scores(targets)
     raise MarginsError(
         "targets",
@@ -71,7 +75,9 @@ def _likely_cure(targets: Tensor) -> str:
     if targets.ndim == 2:
         return "multi-hot labels: targets.float()"
     if targets.ndim == 1 and targets.is_floating_point():
-        return "class ids: targets.long(); one score an item: pass scores of shape [B, 1] and targets[:, None]"
+        return (
+            "class ids: targets.long(); one score an item: pass scores of shape [B, 1] and targets[:, None]"
+        )
     return "class ids: targets.long()"
 
 
@@ -119,7 +125,20 @@ def known_weights(targets: Targets, dtype: torch.dtype) -> Tensor:
     return total if rows is None else total * rows[:, None]
 
 
-def in_range(name: str, value: float, *, low: float, high: float = float("inf"), open_low: bool = False) -> float:
+def refuse_entry_weights(targets: Targets) -> None:
+    """Raises MarginsError when entries weigh differently, for a loss whose definition has no place for it."""
+    if targets.weight_of(0, 0) is not None:
+        raise MarginsError(
+            "targets",
+            expected="entries that all weigh 1",
+            received="entry weights",
+            fix="weigh rows, or ignore entries",
+        )
+
+
+def in_range(
+    name: str, value: float, *, low: float, high: float = float("inf"), open_low: bool = False
+) -> float:
     """The hyperparameter, or an error with its range."""
     above = value > low if open_low else value >= low
     if not (above and value <= high):

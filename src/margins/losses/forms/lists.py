@@ -35,7 +35,7 @@ class ListLoss(Loss):
         there: Bool[Tensor, "anchors top"],
         ideal: Float[Tensor, "anchors top"],
     ) -> Float[Tensor, " anchors"]:
-        """The loss of each list: scores descending, their grades, which are there, the best grades possible."""
+        """The loss of each list: scores descending, their grades, which are there, the best grades."""
 
     def forward(
         self,

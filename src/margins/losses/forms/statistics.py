@@ -189,7 +189,9 @@ class StatisticsLoss(Loss):
             fits = block.ndim == 2 and block.shape[0] in (1, shape[0]) and block.shape[1] in (1, shape[1])
             if not fits:
                 raise MarginsError(
-                    f"side[{name!r}]", expected=f"[B or 1, C or 1] for {list(shape)}", received=describe(block)
+                    f"side[{name!r}]",
+                    expected=f"[B or 1, C or 1] for {list(shape)}",
+                    received=describe(block),
                 )
         return given
 
@@ -225,7 +227,9 @@ class EmbeddingLoss(StatisticsLoss):
         """
         if (references is None) != (reference_labels is None) and not isinstance(labels, Targets):
             raise MarginsError(
-                "reference_labels", expected="references and reference_labels together", received="one of them"
+                "reference_labels",
+                expected="references and reference_labels together",
+                received="one of them",
             )
         candidates = embeddings if references is None else references
         targets = labels if isinstance(labels, Targets) else Targets.of_matches(

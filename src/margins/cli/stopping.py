@@ -1,0 +1,22 @@
+"""Ctrl-C, told in one line: typer would end without a word, or with one of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
+    """The user stopped the command; the text says what that left."""
+
+
+class StoppableGroup(TyperGroup):
+    """Commands that Ctrl-C ends with `Stopped`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped("stopped") from None

@@ -1,0 +1,55 @@
+"""The encoder that fits a table, and its inputs prepared once for all folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from margins.data import RowInputs, Table
+from margins.encoders import Encoder, Numbers, NumericEncoder, TextEncoder, hash_texts
+from margins.errors import MarginsError
+from margins.heads import LinearHead
+from margins.training import Classifier, TrainingSettings
+
+_BUCKETS = 2**15
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Inputs of all rows, what makes a fresh encoder for them, and how such encoders are trained."""
+
+    inputs: RowInputs
+    new_encoder: Callable[[torch.Generator], Encoder[Any]]
+    sentence: str
+    training: TrainingSettings
+
+    def new_model(self, num_classes: int, generator: torch.Generator) -> Classifier:
+        """An untrained classifier whose weights and dropout come from `generator`."""
+        encoder = self.new_encoder(generator)
+        return Classifier(encoder, LinearHead(encoder.width, num_classes, generator=generator))
+
+
+def encoding_of(table: Table) -> Encoding:
+    """Hashed n-grams for a text column, standardised numbers otherwise. Nothing is fitted here."""
+    if table.texts is not None:
+        return Encoding(
+            hash_texts(table.texts, buckets=_BUCKETS),
+            lambda generator: TextEncoder(buckets=_BUCKETS, generator=generator),
+            f"Words, word pairs and character 3- to 5-grams hashed into {_BUCKETS} embeddings of width 128, "
+            "weighted by inverse document frequency, summed and trained end to end; linear head",
+            TrainingSettings(max_epochs=30, patience=6),
+        )
+    if table.numbers is None:
+        raise MarginsError("table", expected="texts or numbers", received="neither")
+    num_columns = table.numbers.shape[1]
+    return Encoding(
+        Numbers(torch.from_numpy(table.numbers)),
+        lambda generator: NumericEncoder(num_columns=num_columns, generator=generator),
+        "Numbers standardised by the training rows, two hidden layers of 128 units with ReLU and dropout 0.2; "
+        "linear head",
+        # A perceptron's epoch is cheap and its way long: it stops late.
+        TrainingSettings(max_epochs=100, patience=15),
+    )

@@ -1,0 +1,82 @@
+"""Numbers, standardised by the training rows, through a small multilayer perceptron."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from margins.encoders.base import Dropout, Encoder, linear
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """Numeric inputs [N, columns]."""
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.values)
+
+    def take(self, rows: Tensor) -> Numbers:
+        """These rows, in this order."""
+        return Numbers(self.values[rows])
+
+
+class NumericEncoder(Encoder[Numbers]):
+    """Standardisation and two hidden layers with ReLU and dropout.
+
+    Args:
+        num_columns: width of the input.
+        width: of the hidden layers and of the embedding.
+        dropout: share of hidden units left out in training.
+        generator: draws the first weights and the dropout.
+
+    Example:
+        >>> encoder = NumericEncoder(num_columns=2, width=4, generator=torch.Generator().manual_seed(0))
+        >>> rows = Numbers(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+        >>> encoder.fit(rows)
+        >>> encoder.standardised(rows)
+        tensor([[-1.,  0.],
+                [ 1.,  0.]])
+        >>> encoder(rows).shape
+        torch.Size([2, 4])
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, *, num_columns: int, width: int = 128, dropout: float = 0.2, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(
+            linear(num_columns, width, generator=generator),
+            nn.ReLU(),
+            Dropout(dropout, generator=generator),
+            linear(width, width, generator=generator),
+            nn.ReLU(),
+            Dropout(dropout, generator=generator),
+        )
+        self.register_buffer("mean", torch.zeros(num_columns, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(num_columns, dtype=torch.float64))
+
+    def fit(self, inputs: Numbers) -> None:
+        """Mean and standard deviation of each column; a constant column keeps deviation one."""
+        values = inputs.values.double()
+        self.mean = values.mean(0)
+        deviation = values.std(0, correction=0)
+        # Compared with the size of the numbers: a constant 1e9 has a deviation of rounding only.
+        is_constant = deviation <= 1e-12 * values.abs().amax(0)
+        self.deviation = torch.where(is_constant, torch.ones_like(deviation), deviation)
+
+    def standardised(self, inputs: Numbers) -> Tensor:
+        """Inputs in deviations from the training rows' mean, float32; large float64 values lose nothing before."""
+        return ((inputs.values.double() - self.mean) / self.deviation).float()
+
+    def forward(self, inputs: Numbers) -> Tensor:
+        """Embeddings [B, width]."""
+        return self.layers(self.standardised(inputs))

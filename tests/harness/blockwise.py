@@ -1,0 +1,99 @@
+"""Blockwise equals dense, in value and gradient, and never holds a matrix of scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.cases import Case
+from harness.laws import extras, problem_of
+from margins.engine import Blockwise, Cosine, Dense, Dot, Euclidean, Evaluator, ScoreRule, SquaredEuclidean
+from margins.engine.sources import factored
+from margins.errors import OnceDifferentiableError
+from margins.losses.forms import StatisticsLoss
+
+RULES: tuple[ScoreRule, ...] = (Dot(), Cosine(), Euclidean(), SquaredEuclidean())
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the largest number of elements that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.itemsize)
+        return result
+
+
+def blockwise_equals_dense(case: Case) -> None:
+    for kind in case.kinds:
+        for index, rule in enumerate(RULES):
+            _compare(case, kind, rule, block_size=(4, 1, 6, 50)[index])
+
+
+def _compare(case: Case, kind: str, rule: ScoreRule, block_size: int) -> None:
+    problem = problem_of(case, kind, seed=11)
+    rng = torch.Generator().manual_seed(12)
+    loss = case.make().double()
+    assert isinstance(loss, StatisticsLoss)
+    inputs = [torch.randn(n, 3, generator=rng, dtype=torch.float64).requires_grad_() for n in (7, 6)]
+    bias = torch.randn(6, generator=rng, dtype=torch.float64).requires_grad_()
+    leaves = [*inputs, bias, *loss.parameters()]
+    upstream = torch.rand(7, generator=rng, dtype=torch.float64) - 0.3
+
+    def run(evaluator: Evaluator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        fresh = case.make().double()
+        fresh.load_state_dict(loss.state_dict())
+        own = [*leaves[:3], *fresh.parameters()]
+        source = factored(rule, inputs[0], inputs[1], bias)
+        rows = fresh.evaluate(source, problem.targets, evaluator, **extras(case, problem)).weighted()
+        again = fresh.evaluate(source, problem.targets, evaluator, **extras(case, problem)).weighted()
+        gradients = torch.autograd.grad(rows @ upstream + 0.5 * again.sum(), own)
+        return rows.detach(), gradients
+
+    value, gradients = run(Dense())
+    found, found_gradients = run(Blockwise(block_size))
+    torch.testing.assert_close(found, value, rtol=1e-10, atol=1e-12)
+    for a, b in zip(found_gradients, gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    assert gradients[0].abs().max() > 1e-9, "vacuous: no gradient"
+
+
+def blockwise_never_holds_the_score_matrix(case: Case) -> None:
+    num_anchors, num_candidates, dim = 24, 400, 4
+    kind = next(k for k in case.kinds if k != "scores")
+    problem = problem_of(
+        case, kind, seed=13, num_anchors=num_anchors, num_candidates=num_candidates, layers=False
+    )
+    loss = case.make()
+    x = torch.randn(num_anchors, dim, requires_grad=True)
+    w = torch.randn(num_candidates, dim, requires_grad=True)
+    limit = num_anchors * num_candidates
+
+    def run(evaluator: Evaluator) -> int:
+        with LargestTensor() as seen:
+            loss.on_candidates(x, w, problem.targets, evaluator=evaluator, **extras(case, problem)).backward()
+        return seen.elements
+
+    assert run(Dense()) >= limit, "vacuous: the watcher does not see the dense matrix"
+    if kind == "label sets":  # the list of positives is as long as the labels are; a short one is wanted here
+        problem = problem_of(case, "classes", num_anchors=24, num_candidates=400, layers=False)
+    assert run(Blockwise(16)) < limit / 2
+
+
+def blockwise_refuses_a_second_derivative(case: Case) -> None:
+    problem = problem_of(case, case.kinds[0], seed=14)
+    x, w = (torch.randn(n, 3, dtype=torch.float64).requires_grad_() for n in (7, 6))
+    loss = case.make().double()
+    found = loss.on_candidates(x, w, problem.targets, evaluator=Blockwise(4), **extras(case, problem))
+    with pytest.raises(OnceDifferentiableError, match="dense evaluator"):
+        torch.autograd.grad(found, x, create_graph=True)

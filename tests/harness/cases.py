@@ -1,0 +1,199 @@
+"""Every carded loss with its variants, its independent reference, and the targets it takes.
+
+A case supplies inputs and a reference. Which laws it must pass follows from the form of its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
+
+from harness.problems import Problem
+from margins import losses
+from margins.losses import Loss
+
+Reference = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One variant of a loss."""
+
+    name: str
+    make: Callable[..., Loss]
+    reference: Reference
+    kinds: tuple[str, ...] = ("classes", "label sets", "scores")
+    entry_weights: bool = True
+    side_names: tuple[str, ...] = ()
+    reads_margin: bool = True  # whether the reference subtracts margins itself
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def component(self) -> str:
+        return self.name.split("[")[0]
+
+    @property
+    def form(self) -> str:
+        return getattr(losses, self.component).form
+
+    def expected(self, problem: Problem) -> Any:
+        """The reference's answer."""
+        scores, grades, known, weight, margin = problem.arrays
+        if not self.reads_margin:
+            return self.reference(scores - margin, grades, known, weight)
+        if self.side_names:
+            sides = [problem.side[name].numpy() for name in self.side_names]
+            return self.reference(scores, grades, known, weight, margin, *sides)
+        return self.reference(scores, grades, known, weight, margin)
+
+
+def _lambda_rank(scores: Any, grades: Any, known: Any, weight: Any, *, top: int) -> Any:  # noqa: ARG001
+    return ranking.lambda_rank(scores, grades, known, top=top)
+
+
+MULTI = ("label sets", "scores", "matches", "classes")
+POSITIVE_SETS = ("label sets", "matches", "classes")
+
+CASES = (
+    Case("CrossEntropy", losses.CrossEntropy, softmax.cross_entropy, MULTI),
+    Case("Focal", partial(losses.Focal, 2.0), partial(softmax.focal, gamma=2.0)),
+    Case("Focal[0.5]", partial(losses.Focal, 0.5), partial(softmax.focal, gamma=0.5)),
+    Case("CompSum", partial(losses.CompSum, 1.7), partial(softmax.comp_sum, tau=1.7)),
+    Case("CompSum[2]", partial(losses.CompSum, 2.0), partial(softmax.comp_sum, tau=2.0)),
+    Case("BinaryCrossEntropy", losses.BinaryCrossEntropy, binary.binary_cross_entropy, MULTI),
+    Case("BinaryFocal", partial(losses.BinaryFocal, 2.0), partial(binary.binary_focal, gamma=2.0), MULTI),
+    Case(
+        "LDRKL",
+        partial(losses.LDRKL, 2.0, margin=0.3),
+        partial(robust.ldr_kl, lam=2.0, margin_c=0.3),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "ALDRKL",
+        partial(losses.ALDRKL, 3.0),
+        partial(robust.aldr_kl, lam0=3.0, alpha=2.0, margin_c=0.1, normalise="l1", iterations=30),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "ALDRKL[softplus]",
+        partial(losses.ALDRKL, 1.0, alpha=3.0, normalise="softplus"),
+        partial(robust.aldr_kl, lam0=1.0, alpha=3.0, margin_c=0.1, normalise="softplus", iterations=30),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "ALDRKL[None]",
+        partial(losses.ALDRKL, 2.0, margin=0.0, normalise=None),
+        partial(robust.aldr_kl, lam0=2.0, alpha=2.0, margin_c=0.0, normalise=None, iterations=30),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "ALDRKLMemory",
+        partial(losses.ALDRKLMemory, 50, 3.0),
+        partial(robust.aldr_kl, lam0=3.0, alpha=2.0, margin_c=0.1, normalise="l1", iterations=1),
+        ("classes",),
+        entry_weights=False,
+        extra={"ids": lambda rows: torch.arange(rows)},
+    ),
+    Case("ZLoss", partial(losses.ZLoss, 0.5, 2.0), partial(spherical.z_loss, a=0.5, b=2.0)),
+    Case("SquaredError", losses.SquaredError, spherical.squared_error),
+    Case(
+        "SphericalSoftmax",
+        partial(losses.SphericalSoftmax, 0.1),
+        partial(spherical.spherical_softmax, eps=0.1),
+    ),
+    Case("TaylorSoftmax", losses.TaylorSoftmax, spherical.taylor_softmax),
+    Case("InfoNCE", partial(losses.InfoNCE, 0.7), partial(contrastive.info_nce, temperature=0.7), MULTI),
+    Case(
+        "InfoNCE[learned]",
+        lambda **kw: losses.InfoNCE(losses.LearnedTemperature(0.7), **kw),
+        partial(contrastive.info_nce, temperature=float(np.exp(np.float32(np.log(0.7))))),
+        MULTI,
+    ),
+    Case("SupCon", partial(losses.SupCon, 0.6), partial(contrastive.sup_con, temperature=0.6), POSITIVE_SETS),
+    Case(
+        "DecoupledSoftmax",
+        partial(losses.DecoupledSoftmax, 0.8),
+        partial(contrastive.decoupled_softmax, temperature=0.8),
+        POSITIVE_SETS,
+    ),
+    Case(
+        "SoftInfoNCE",
+        partial(losses.SoftInfoNCE, 0.8, similarity_temperature=0.5, alpha=0.9),
+        partial(contrastive.soft_info_nce, alpha=0.9, beta=1.0, t=0.5, floor=0.1, temperature=0.8),
+        POSITIVE_SETS,
+        entry_weights=False,
+        side_names=("similarity",),
+    ),
+    Case(
+        "MultiSimilarity",
+        partial(losses.MultiSimilarity, 2.0, 5.0),
+        partial(contrastive.multi_similarity, alpha=2.0, beta=5.0, base=0.5, epsilon=0.1),
+        POSITIVE_SETS,
+    ),
+    Case(
+        "MultiSimilarity[unmined]",
+        partial(losses.MultiSimilarity, 2.0, 5.0, epsilon=None),
+        partial(contrastive.multi_similarity, alpha=2.0, beta=5.0, base=0.5, epsilon=None),
+        POSITIVE_SETS,
+    ),
+    *(
+        Case(
+            f"MannWhitney[{surrogate},{scope}]",
+            partial(losses.MannWhitney, surrogate, temperature=0.7, scope=scope),
+            partial(ranking.mann_whitney, surrogate=surrogate, temperature=0.7, scope=scope),
+            POSITIVE_SETS,
+            reads_margin=False,
+        )
+        for surrogate, scope in (("logistic", "global"), ("hinge", "row"), ("square", "column"))
+    ),
+    *(
+        Case(
+            f"AnyLoss[{metric},{average},{link}]",
+            partial(losses.AnyLoss, metric, beta=2.0, average=average, link=link),
+            partial(counts.any_loss, metric=metric, beta=2.0, average=average, link=link),
+            POSITIVE_SETS,
+            reads_margin=False,
+        )
+        for metric, average, link in (
+            ("f1", "macro", "sigmoid"),
+            ("fbeta", "micro", "sigmoid"),
+            ("bacc", "macro", "softmax"),
+            ("gmean", "macro", "sigmoid"),
+            ("mcc", "macro", "sigmoid"),
+            ("jaccard", "micro", "softmax"),
+        )
+    ),
+    *(
+        Case(
+            f"Dice[{square},{average}]",
+            partial(losses.Dice, square=square, average=average),
+            partial(counts.dice, smoothing=1.0, square=square, average=average, link="sigmoid"),
+            POSITIVE_SETS,
+            reads_margin=False,
+        )
+        for square, average in ((True, "macro"), (False, "micro"))
+    ),
+    Case("EnsLoss", losses.EnsLoss, robust.ens_loss_coefficients, ("label sets", "classes")),
+    Case(
+        "LambdaRank",
+        partial(losses.LambdaRank, top=4),
+        partial(_lambda_rank, top=4),
+        ("scores", "label sets"),
+        entry_weights=False,
+        reads_margin=False,
+    ),
+    Case("OrthogonalProjection", losses.OrthogonalProjection, features.orthogonal_projection),
+    Case("MultiHead", losses.MultiHead, lambda: None),
+)
+
+BY_NAME = {case.name: case for case in CASES}
