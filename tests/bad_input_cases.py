@@ -47,7 +47,7 @@ CONSTRUCTORS = _cases(
     ("grades negative", "T.of_scores(torch.tensor([[1.0, -0.5]]))", "grades|>= 0|-0.5"),
     ("grades NaN", "T.of_scores(torch.tensor([[1.0, float('nan')]]))", "grades|finite|nan at [0, 1]"),
     ("grades infinite", "T.of_scores(torch.tensor([[1.0, float('inf')]]))", "grades|finite|inf at [0, 1]"),
-    ("grades as an array", "T.of_scores(numpy.eye(2))", "grades|ndarray"),
+    ("grades as an array", "T.of_scores(np.eye(2))", "grades|ndarray"),
     ("match labels as floats", "T.of_matches(torch.ones(3))", "anchor_labels|integers"),
     ("candidate labels as floats", "T.of_matches(ids(0), torch.ones(3))", "candidate_labels|[C]"),
     ("same items too few", "T.of_matches(ids(0, 1), ids(0, 1), same_items=ids(0))", "same_items|[B]"),
@@ -68,7 +68,11 @@ TRANSFORMATIONS = _cases(
     ("weights negative", "two().weigh(rows=torch.tensor([1.0, -1.0]))", "weigh|>= 0|-1"),
     ("weights NaN", "two().weigh(rows=torch.tensor([1.0, float('nan')]))", "weigh|finite|nan"),
     ("weights too few", "two().weigh(rows=torch.ones(3))", "weigh(rows=)|[B]|[3]"),
-    ("weights for two axes", "two().weigh(rows=torch.ones(2), candidates=torch.ones(3))", "weigh|exactly one"),
+    (
+        "weights for two axes",
+        "two().weigh(rows=torch.ones(2), candidates=torch.ones(3))",
+        "weigh|exactly one",
+    ),
     ("weights for no axis", "two().weigh()", "weigh|exactly one|none"),
     ("weights boolean", "two().weigh(rows=torch.ones(2) > 0)", "weigh|bool"),
     ("class weights too few", "two().weigh_classes(torch.ones(2))", "class_weight|[C]"),
@@ -103,7 +107,11 @@ TRANSFORMATIONS = _cases(
         "T.cat([T.of_pairs(2), T.of_pairs(2, item_ids=ids(0, 1))])",
         "item ids",
     ),
-    ("joined over other candidates", "T.cat([T.of_matches(ids(0, 1)), T.of_matches(ids(2, 3))])", "candidates"),
+    (
+        "joined over other candidates",
+        "T.cat([T.of_matches(ids(0, 1)), T.of_matches(ids(2, 3))])",
+        "candidates",
+    ),
     ("taken out of range", "two().take(ids(2))", "rows|[0, 2)|2"),
     ("taken by short mask", "two().take(torch.tensor([True]))", "rows|[B]|[1]"),
     ("taken by a number", "two()[0]", "rows|int"),
@@ -116,14 +124,30 @@ SCORES = _cases(
     ("scores cancel", "L.CrossEntropy()(torch.tensor([[INF, -INF]]), ids(0))", "scores|2 in all"),
     ("scores as integers", "L.CrossEntropy()(torch.ones(2, 3).long(), ids(0, 1))", "scores|floats"),
     ("scores of three axes", "L.CrossEntropy()(torch.ones(2, 3, 4), ids(0, 1))", "scores|[B, C]"),
-    ("scores without candidates", "L.CrossEntropy()(torch.ones(2, 0), T.of_scores(torch.ones(2, 0)))", "C >= 1"),
+    (
+        "scores without candidates",
+        "L.CrossEntropy()(torch.ones(2, 0), T.of_scores(torch.ones(2, 0)))",
+        "C >= 1",
+    ),
     ("targets too few", "L.CrossEntropy()(torch.ones(2, 3), ids(0))", "targets|B = 2"),
     ("target out of range", "L.CrossEntropy()(torch.ones(2, 3), ids(0, 7))", "labels|7 at row 1"),
-    ("targets of other width", "L.CrossEntropy()(torch.ones(2, 3), torch.ones(2, 4))", "targets|[2, 3]|[2, 4]"),
+    (
+        "targets of other width",
+        "L.CrossEntropy()(torch.ones(2, 3), torch.ones(2, 4))",
+        "targets|[2, 3]|[2, 4]",
+    ),
     ("targets of other shape", "L.CrossEntropy()(torch.ones(2, 4), two())", "targets|(2, 4)|2 x 3"),
     ("targets as a column", "L.CrossEntropy()(torch.ones(2, 3), ids(0, 1)[:, None])", "targets|squeeze(1)"),
-    ("targets as integers", "L.BinaryCrossEntropy()(torch.ones(2, 2), torch.eye(2).long())", "targets|.float()"),
-    ("targets in one row", "L.BinaryCrossEntropy()(torch.ones(2, 2), torch.ones(2))", "targets|targets[:, None]"),
+    (
+        "targets as integers",
+        "L.BinaryCrossEntropy()(torch.ones(2, 2), torch.eye(2).long())",
+        "targets|.float()",
+    ),
+    (
+        "targets in one row",
+        "L.BinaryCrossEntropy()(torch.ones(2, 2), torch.ones(2))",
+        "targets|targets[:, None]",
+    ),
     ("targets as int32", "L.CrossEntropy()(torch.ones(2, 3), ids(0, 1).int())", "targets|targets.long()"),
     ("targets as a list", "L.CrossEntropy()(torch.ones(2, 3), [0, 1])", "targets|list"),
     ("binary targets too few", "L.BinaryCrossEntropy()(torch.ones(2), torch.ones(3))", "targets|[B] = [2]"),
@@ -144,7 +168,11 @@ SCORES = _cases(
     ("ids as floats", "L.ALDRKLMemory(4)(torch.ones(2, 3), ids(0, 1), ids=torch.ones(2))", "ids|int64"),
     ("ids too few", "L.ALDRKLMemory(4)(torch.ones(2, 3), ids(0, 1), ids=ids(0))", "ids|[B]"),
     ("side block missing", "L.SoftInfoNCE()(torch.ones(2, 3), two())", "side|similarity"),
-    ("side block unasked", "L.CrossEntropy()(torch.ones(2, 3), two(), side={'x': torch.ones(2, 3)})", "side|x"),
+    (
+        "side block unasked",
+        "L.CrossEntropy()(torch.ones(2, 3), two(), side={'x': torch.ones(2, 3)})",
+        "side|x",
+    ),
     ("side block misshapen", "soft(torch.ones(3, 3))", "side['similarity']|[B or 1, C or 1]|[3, 3]"),
     ("side block NaN", "soft(torch.full((2, 3), float('nan')))", "side['similarity']|finite|nan"),
     ("side block not a tensor", "soft([[1.0]])", "side['similarity']|list"),
@@ -176,17 +204,33 @@ LOSSES = _cases(
         "L.LDRKL()(torch.ones(2, 6), two().append(two().weigh(candidates=torch.ones(3))))",
         "targets|entry weights",
     ),
-    ("contrast of real values", "L.SupCon()(torch.ones(2, 1), T.of_values(torch.ones(2)))", "targets|real values"),
-    ("references without labels", "L.SupCon().on_embeddings(torch.ones(2, 4), ids(0, 1), references=torch.ones(3, 4))", "reference_labels|together"),
+    (
+        "contrast of real values",
+        "L.SupCon()(torch.ones(2, 1), T.of_values(torch.ones(2)))",
+        "targets|real values",
+    ),
+    (
+        "references without labels",
+        "L.SupCon().on_embeddings(torch.ones(2, 4), ids(0, 1), references=torch.ones(3, 4))",
+        "reference_labels|together",
+    ),
     ("labels of other length", "L.SupCon().on_embeddings(torch.ones(2, 4), ids(0, 1, 1))", "targets|(2, 2)"),
     ("documents too few", "L.InfoNCE().on_pairs(torch.ones(3, 4), torch.ones(2, 4))", "documents|B = 3"),
     ("surrogate unknown", "L.MannWhitney('exp')", "surrogate|hinge|'exp'"),
     ("scope unknown", "L.MannWhitney(scope='batch')", "scope|global|'batch'"),
     ("pairs of NaN scores", "L.MannWhitney()(torch.tensor([float('nan')]), torch.ones(1))", "scores|nan"),
-    ("pairs without candidates", "L.MannWhitney()(torch.ones(2, 0), T.of_scores(torch.ones(2, 0)))", "C >= 1"),
+    (
+        "pairs without candidates",
+        "L.MannWhitney()(torch.ones(2, 0), T.of_scores(torch.ones(2, 0)))",
+        "C >= 1",
+    ),
     ("top one", "L.LambdaRank(top=1)", "top|[2, inf]"),
     ("list of infinite scores", "L.LambdaRank()(torch.tensor([[INF]]), torch.ones(1, 1))", "scores|inf"),
-    ("list with entry weights", "L.LambdaRank()(torch.ones(2, 3), two().weigh(candidates=torch.ones(3)))", "weight"),
+    (
+        "list with entry weights",
+        "L.LambdaRank()(torch.ones(2, 3), two().weigh(candidates=torch.ones(3)))",
+        "weight",
+    ),
     ("metric unknown", "L.AnyLoss('recall')", "metric|f1|'recall'"),
     ("average unknown", "L.Dice(average='weighted')", "average|macro"),
     ("link unknown", "L.Dice(link='probit')", "link|sigmoid"),
@@ -201,15 +245,26 @@ LOSSES = _cases(
     ("feature NaN", "L.OrthogonalProjection()(torch.full((1, 1), float('nan')), ids(0))", "embeddings|nan"),
     ("no heads", "L.MultiHead({})", "heads|at least one"),
     ("head unknown", "L.MultiHead({'a': L.CrossEntropy()}, weights={'b': 1.0})", "weights|['a']|'b'"),
-    ("head weight negative", "L.MultiHead({'a': L.CrossEntropy()}, weights={'a': -1.0})", "weights['a']|-1.0"),
+    (
+        "head weight negative",
+        "L.MultiHead({'a': L.CrossEntropy()}, weights={'a': -1.0})",
+        "weights['a']|-1.0",
+    ),
     ("head unreduced", "L.MultiHead({'a': L.CrossEntropy(reduction='none')})", "heads|'none'"),
     ("output missing", "L.MultiHead({'a': L.CrossEntropy()})({}, {'a': ids(0)})", "outputs|['a']"),
     ("target missing", "L.MultiHead({'a': L.CrossEntropy()})({'a': torch.ones(1, 2)}, {})", "targets|['a']"),
 )
 
 SECOND_DERIVATIVES = [
-    Case("second derivative blockwise", "twice(blockwise_loss)", ("dense evaluator",), "OnceDifferentiableError"),
-    Case("second derivative of pairs", "twice(pairs_loss)", ("first derivatives",), "OnceDifferentiableError"),
+    Case(
+        "second derivative blockwise",
+        "twice(blockwise_loss)",
+        ("dense evaluator",),
+        "OnceDifferentiableError",
+    ),
+    Case(
+        "second derivative of pairs", "twice(pairs_loss)", ("first derivatives",), "OnceDifferentiableError"
+    ),
 ]
 
 CASES = [*CONSTRUCTORS, *TRANSFORMATIONS, *SCORES, *LOSSES, *SECOND_DERIVATIVES]
@@ -225,7 +280,7 @@ ACCEPTED = _cases(
 
 def names() -> dict[str, object]:
     """What the expressions may use."""
-    import numpy
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -257,7 +312,7 @@ def names() -> dict[str, object]:
 
     return {
         "L": losses, "T": Targets, "Taxonomy": Taxonomy, "Blockwise": Blockwise, "INF": float("inf"),
-        "torch": torch, "numpy": numpy, "matrix_of": matrix_of,
+        "torch": torch, "np": np, "matrix_of": matrix_of,
         "ids": ids, "two": two, "on": on, "soft": soft, "twice": twice,
         "tree": lambda: Taxonomy.from_edges([("a", "b"), ("a", "c")]),
         "dense_loss": of(Dense()), "blockwise_loss": of(Blockwise()),

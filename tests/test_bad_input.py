@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bad_input_cases import ACCEPTED, CASES, Case
 
 import margins
+from bad_input_cases import ACCEPTED, CASES, Case
+from margins.engine import Blockwise, Dense, Evaluator
 from margins.losses import (
     ALDRKL,
     LDRKL,
@@ -34,7 +35,6 @@ from margins.losses import (
     TaylorSoftmax,
     ZLoss,
 )
-from margins.engine import Blockwise, Dense, Evaluator
 from margins.targets import Targets
 
 TESTS = Path(__file__).parent
@@ -91,9 +91,7 @@ def test_an_empty_batch_gives_an_attached_zero(loss: StatisticsLoss, evaluator: 
     candidates = torch.ones(5, 4, requires_grad=True)
     side = {name: torch.zeros(0, 5) for name in loss.side_names}
     ids = torch.zeros(0, dtype=torch.long)
-    value = loss.on_candidates(
-        embeddings, candidates, targets, evaluator=evaluator, side=side, ids=ids
-    )
+    value = loss.on_candidates(embeddings, candidates, targets, evaluator=evaluator, side=side, ids=ids)
     assert value.shape == ()
     assert value.item() == 0
     assert value.requires_grad

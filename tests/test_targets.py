@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+import margins
 from made_up_targets import (
     LABELS,
     LAYERS,
@@ -24,13 +34,19 @@ from made_up_targets import (
     tensors_of,
     written,
 )
-from torch import Tensor
-from torch.utils import _pytree
-
 from margins.errors import MarginsError
 from margins.targets import Targets
 
 every_storage = pytest.mark.parametrize("storage", STORAGES)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors of a few numbers: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def entries_in_some_order(targets: Targets) -> tuple[Tensor, Tensor]:
@@ -55,7 +71,7 @@ def test_layers_change_what_the_written_out_targets_say(storage: str) -> None:
 def test_blocks_of_any_split_join_to_the_whole(storage: str, cuts: list[int]) -> None:
     for targets in all_made(storage):
         edges = [0, *cuts, targets.num_candidates]
-        pieces = [written(targets, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [written(targets, a, b) for a, b in pairwise(edges)]
         whole = written(targets)
         for name in ("grades", "known", "weight", "margin"):
             joined = torch.cat([getattr(p, name) for p in pieces], 1)
@@ -97,7 +113,8 @@ def test_positive_entries_read_one_by_one_equal_the_block(storage: str) -> None:
 def test_listed_positives_are_the_positive_entries_of_the_block(storage: str) -> None:
     for targets in all_made(storage):
         if storage == "values":
-            pytest.raises(MarginsError, targets.positives)
+            with pytest.raises(MarginsError, match="real values"):
+                targets.positives()
             continue
         rows, columns, values = targets.positives()
         assert torch.equal(rows, rows.sort().values)
@@ -205,14 +222,15 @@ def test_a_device_move_reaches_every_tensor(storage: str) -> None:
 
 @every_storage
 def test_pinning_reaches_every_tensor(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[Tensor] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(tensor)
+        return tensor.clone()
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
     for targets in all_made(storage):
-        pinned: list[Tensor] = []
-
-        def pin(tensor: Tensor) -> Tensor:
-            pinned.append(tensor)
-            return tensor.clone()
-
-        monkeypatch.setattr(Tensor, "pin_memory", pin)
+        pinned.clear()
         moved = targets.pin_memory()
         assert_same(moved, targets)
         assert [id(t) for t in pinned] == [id(t) for t in tensors_of(targets)]
@@ -279,7 +297,12 @@ def test_no_reading_or_transformation_writes_into_a_tensor(storage: str) -> None
 
 
 def test_constructors_leave_the_callers_tensors_alone() -> None:
-    labels, grades, offsets, columns = LABELS.clone(), drawn(5, 7), torch.tensor([0, 1, 3]), torch.tensor([4, 2, 0])
+    labels, grades, offsets, columns = (
+        LABELS.clone(),
+        drawn(5, 7),
+        torch.tensor([0, 1, 3]),
+        torch.tensor([4, 2, 0]),
+    )
     given = [labels, grades, offsets, columns]
     before = [t.clone() for t in given]
     written(Targets.of_classes(labels, 7).smooth(0.1).weigh_classes(drawn(7)))
@@ -299,5 +322,48 @@ def test_an_empty_block_has_no_columns(storage: str) -> None:
 
 def test_repr_names_shape_storage_and_layers() -> None:
     shown = repr(made("classes", "every_layer"))
-    for word in ("5 x 7", "ClassIndex", "row_weight", "unknown", "entry_weight", "margin on negatives", "0.2"):
+    for word in (
+        "5 x 7",
+        "ClassIndex",
+        "row_weight",
+        "unknown",
+        "entry_weight",
+        "margin on negatives",
+        "0.2",
+    ):
         assert word in shown
+
+
+COMPILED = """
+import sys, torch
+from margins.losses import BinaryCrossEntropy, CompSum, CrossEntropy, Focal
+backend = sys.argv[1]
+generator = torch.Generator().manual_seed(0)
+for loss in (CrossEntropy(), Focal(2.0), CompSum(1.7), CompSum(1.0), BinaryCrossEntropy()):
+    for labels in (torch.tensor([0, 3, 1, 4]), torch.tensor([0, -100, 1, 4])):
+        plain = torch.randn(4, 5, generator=generator).requires_grad_()
+        fused = plain.detach().clone().requires_grad_()
+        torch._dynamo.reset()
+        compiled = torch.compile(loss.per_anchor, fullgraph=True, backend=backend)
+        upstream = torch.tensor([1.0, -2.0, 0.5, 3.0])
+        eager, value = loss.per_anchor(plain, labels), compiled(fused, labels)
+        (eager * upstream).sum().backward()
+        (value * upstream).sum().backward()
+        assert eager.abs().sum() > 0 and plain.grad.abs().sum() > 0
+        torch.testing.assert_close(value, eager)
+        torch.testing.assert_close(fused.grad, plain.grad)
+        print(type(loss).__name__, "equal")
+"""
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_loss_of_class_ids_compiles_as_one_graph_and_equals_eager(backend: str, tmp_path: Path) -> None:
+    """In a process of its own: the checker of signatures in tests is not for a compiler to follow."""
+    source = str(Path(margins.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": source, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, backend],
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("equal") == 10

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from made_up_targets import (
     LABELS,
     SHARES,
@@ -25,10 +24,6 @@ from made_up_targets import (
     made,
     written,
 )
-from torch import Tensor
-from torch.nn import functional
-
-import margins
 from margins.losses import CrossEntropy
 from margins.targets import Targets
 from margins.taxonomy import Taxonomy
@@ -237,7 +232,10 @@ def test_class_weights_are_those_of_torch(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_class_weight_of_a_soft_row_is_the_mean_over_its_grades(dtype: torch.dtype) -> None:
-    grades, weight = torch.tensor([[0.5, 1.5, 0.0], [0.0, 0.0, 0.0]], dtype=dtype), torch.tensor([2.0, 4.0, 8.0])
+    grades, weight = (
+        torch.tensor([[0.5, 1.5, 0.0], [0.0, 0.0, 0.0]], dtype=dtype),
+        torch.tensor([2.0, 4.0, 8.0]),
+    )
     found = Targets.of_scores(grades).weigh_classes(weight.to(dtype)).row_weight
     assert found is not None
     assert found.tolist() == [3.5, 0.0]
@@ -288,7 +286,9 @@ def test_narrow_integer_labels_mean_the_same_as_wide_ones(dtype: torch.dtype) ->
         assert torch.equal(found.num_positives(), expected.num_positives())
         assert torch.equal(found.num_known(), expected.num_known())
     same = Targets.of_matches(wide, candidates, same_items=narrow)
-    assert torch.equal(same.num_positives(), Targets.of_matches(wide, candidates, same_items=wide).num_positives())
+    assert torch.equal(
+        same.num_positives(), Targets.of_matches(wide, candidates, same_items=wide).num_positives()
+    )
     assert_same(Targets.of_taxonomy(narrow, animals()), Targets.of_taxonomy(wide, animals()))
 
 
@@ -344,7 +344,9 @@ def random_taxonomy(seed: int) -> Taxonomy:
     generator = torch.Generator().manual_seed(seed)
     edges: list[tuple[str, str]] = []
     for child in range(2, 10):
-        parents = torch.randperm(child, generator=generator)[: int(torch.randint(1, 3, (), generator=generator))]
+        parents = torch.randperm(child, generator=generator)[
+            : int(torch.randint(1, 3, (), generator=generator))
+        ]
         edges += [(str(int(p)), str(child)) for p in parents]
     return Taxonomy.from_edges(edges)
 
@@ -360,40 +362,3 @@ def test_nodes_are_graded_by_their_distance_in_the_taxonomy(seed: int, decay: fl
         expected = decay**steps if steps <= radius else 0.0
         assert float(found[i, j]) == pytest.approx(expected, rel=1e-6)
     assert (found > 0).any()
-
-
-# ----------------------------------------------------------------------------------------- compilation
-
-COMPILED = """
-import sys, torch
-from margins.losses import BinaryCrossEntropy, CompSum, CrossEntropy, Focal
-backend = sys.argv[1]
-generator = torch.Generator().manual_seed(0)
-for loss in (CrossEntropy(), Focal(2.0), CompSum(1.7), CompSum(1.0), BinaryCrossEntropy()):
-    for labels in (torch.tensor([0, 3, 1, 4]), torch.tensor([0, -100, 1, 4])):
-        plain = torch.randn(4, 5, generator=generator).requires_grad_()
-        fused = plain.detach().clone().requires_grad_()
-        torch._dynamo.reset()
-        compiled = torch.compile(loss.per_anchor, fullgraph=True, backend=backend)
-        upstream = torch.tensor([1.0, -2.0, 0.5, 3.0])
-        eager, value = loss.per_anchor(plain, labels), compiled(fused, labels)
-        (eager * upstream).sum().backward()
-        (value * upstream).sum().backward()
-        assert eager.abs().sum() > 0 and plain.grad.abs().sum() > 0
-        torch.testing.assert_close(value, eager)
-        torch.testing.assert_close(fused.grad, plain.grad)
-        print(type(loss).__name__, "equal")
-"""
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_the_loss_of_class_ids_compiles_as_one_graph_and_equals_eager(backend: str, tmp_path: Path) -> None:
-    """In a process of its own: the checker of signatures in tests is not for a compiler to follow."""
-    source = str(Path(margins.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": source, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, backend],
-        env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("equal") == 10

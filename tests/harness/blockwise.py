@@ -30,7 +30,8 @@ class LargestTensor(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(tensor, Tensor):
-                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.itemsize)
+                held = tensor.untyped_storage().nbytes() // tensor.itemsize
+                self.elements = max(self.elements, min(held, tensor.numel()))  # a view holds nothing new
         return result
 
 

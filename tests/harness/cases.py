@@ -6,12 +6,11 @@ A case supplies inputs and a reference. Which laws it must pass follows from the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
 
 from harness.problems import Problem
@@ -32,7 +31,7 @@ class Case:
     entry_weights: bool = True
     side_names: tuple[str, ...] = ()
     reads_margin: bool = True  # whether the reference subtracts margins itself
-    extra: dict[str, Any] = field(default_factory=dict)
+    takes_ids: bool = False
 
     @property
     def component(self) -> str:
@@ -102,7 +101,7 @@ CASES = (
         partial(robust.aldr_kl, lam0=3.0, alpha=2.0, margin_c=0.1, normalise="l1", iterations=1),
         ("classes",),
         entry_weights=False,
-        extra={"ids": lambda rows: torch.arange(rows)},
+        takes_ids=True,
     ),
     Case("ZLoss", partial(losses.ZLoss, 0.5, 2.0), partial(spherical.z_loss, a=0.5, b=2.0)),
     Case("SquaredError", losses.SquaredError, spherical.squared_error),

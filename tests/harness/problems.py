@@ -24,6 +24,7 @@ class Problem:
     weight: np.ndarray
     margin: np.ndarray
     side: dict[str, Tensor]
+    ids: Tensor
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -42,6 +43,7 @@ class Problem:
             weight=self.weight[index],
             margin=self.margin[index],
             side={name: block[rows] for name, block in self.side.items()},
+            ids=self.ids[rows],
         )
 
 
@@ -75,7 +77,7 @@ def make_problem(
         targets = targets.margin(candidates=on_positives, on="positives").margin(candidates=everywhere)
         margin = everywhere.numpy() + on_positives.numpy() * (grades > 0)
     side = {name: torch.randn(shape, generator=rng, dtype=torch.float64) for name in side_names}
-    return Problem(scores, targets, grades, known, weight, margin, side)
+    return Problem(scores, targets, grades, known, weight, margin, side, torch.arange(num_anchors))
 
 
 def _plain(kind: str, shape: tuple[int, int], rng: torch.Generator) -> tuple[Targets, np.ndarray, np.ndarray]:

@@ -22,11 +22,18 @@ def answer_of(result: ComparisonResult, metric: Metric) -> str:
     if winners:
         return _won(result, winners, baseline, base, metric)
     leads = result.recipes[0] is baseline
-    which = "the next is" if leads else "the highest mean is that of" if metric.higher_is_better else "the lowest mean is that of"
+    which = (
+        "the next is"
+        if leads
+        else "the highest mean is that of"
+        if metric.higher_is_better
+        else "the lowest mean is that of"
+    )
     losers = [r for r in others if _verdict(result, r, baseline) == "worse"]
     beaten = f"It beat {_listed(losers)}. " if losers else ""
     detectable = (
-        f"A true difference of {result.detectable_difference:.4f} between two would be found four times in five."
+        f"A true difference of {result.detectable_difference:.4f} between two would be found "
+        "four times in five."
         if result.detectable_difference
         else ""
     )
@@ -44,9 +51,7 @@ def _won(
     metric: Metric,
 ) -> str:
     best = winners[0]
-    text = (
-        f"{best.title} beat {base}: {metric.title} {best.mean:.4f}, {_difference(result, best, baseline)}."
-    )
+    text = f"{best.title} beat {base}: {metric.title} {best.mean:.4f}, {_difference(result, best, baseline)}."
     if len(winners) > 1:
         text += f" So did {_listed(winners[1:])}."
     rivals = [r for r in result.recipes if r is not best and r is not baseline]

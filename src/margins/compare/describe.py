@@ -19,17 +19,20 @@ def protocol(design: Design, *, confidence: float) -> list[str]:
     num_folds = len(design.folds) // num_repeats
     settings = design.training
     sentences = [
-        f"{num_folds} stratified outer folds, {_times(num_repeats)}; all recipes get the same folds, first weights "
-        "and order of rows.",
-        f"Of the rows outside a fold {1 - SELECT_SHARE:.0%} train and {SELECT_SHARE:.0%} select, class by class.",
+        f"{num_folds} stratified outer folds, {_times(num_repeats)}; all recipes get the same folds, first "
+        "weights and order of rows.",
+        f"Of the rows outside a fold {1 - SELECT_SHARE:.0%} train and {SELECT_SHARE:.0%} select, class by "
+        "class.",
         f"AdamW (learning rate {settings.learning_rate:g}, weight decay {settings.weight_decay:g}, batches of "
-        f"{settings.batch_size} rows, smaller where an epoch would have fewer than {settings.min_steps} steps), at most {settings.max_epochs} epochs; training stops after {settings.patience} "
-        f"epochs without a better {design.metric.title} on the select rows, and the best epoch's weights are kept.",
-        "The rows of the outer fold are scored once, when nothing is left to decide; scores of several seeds are "
-        "averaged within a fold.",
-        f"Differences are paired by outer fold; {confidence:.0%} intervals and p values by the corrected resampled "
-        f"t test, one pair at a time; verdicts after Holm's adjustment over all pairs at {1 - confidence:.2g}.",
-        "Hyperparameters of the recipes are their usual defaults; none is tuned on these data.",
+        f"{settings.batch_size} rows, smaller where an epoch would have fewer than {settings.min_steps} "
+        f"steps), at most {settings.max_epochs} epochs; training stops after {settings.patience} epochs "
+        f"without a better {design.metric.title} on the select rows, and the best epoch's weights are kept.",
+        "The rows of the outer fold are scored once, when nothing is left to decide; scores of several seeds "
+        "are averaged within a fold.",
+        f"Differences are paired by outer fold; {confidence:.0%} intervals and p values by the corrected "
+        "resampled t test, one pair at a time; verdicts after Holm's adjustment over all pairs at "
+        f"{1 - confidence:.2g}.",
+        "Hyperparameters of the recipes are fixed defaults; this run tunes none of them.",
     ]
     if design.spoiling:
         sentences.insert(2, design.spoiling.sentence)
@@ -67,9 +70,9 @@ def copies_across_folds(table: Table, folds: Sequence[OuterFold]) -> list[str]:
     if not seen.any():
         return []
     return [
-        f"{seen.sum()} of {len(table)} rows ({seen.mean():.1%}) were scored while an exact copy of their input was "
-        f"among the rows outside the fold ({contradicted.sum()} of them with other labels only): their scores may "
-        "flatter every recipe. Removing the copies gives a stricter comparison."
+        f"{seen.sum()} of {len(table)} rows ({seen.mean():.1%}) were scored while an exact copy of their "
+        f"input was among the rows outside the fold ({contradicted.sum()} of them with other labels only): "
+        "such scores may flatter every recipe. Removing the copies gives a stricter comparison."
     ]
 
 

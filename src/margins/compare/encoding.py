@@ -48,8 +48,8 @@ def encoding_of(table: Table) -> Encoding:
     return Encoding(
         Numbers(torch.from_numpy(table.numbers)),
         lambda generator: NumericEncoder(num_columns=num_columns, generator=generator),
-        "Numbers standardised by the training rows, two hidden layers of 128 units with ReLU and dropout 0.2; "
-        "linear head",
+        "Numbers standardised by the training rows, two hidden layers of 128 units with ReLU and dropout "
+        "0.2; linear head",
         # A perceptron's epoch is cheap and its way long: it stops late.
         TrainingSettings(max_epochs=100, patience=15),
     )

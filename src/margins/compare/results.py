@@ -89,7 +89,11 @@ class ComparisonResult:
             if (d.first, d.second) == (first, second):
                 return d
             if (d.first, d.second) == (second, first):
-                turned: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "undecided": "undecided"}
+                turned: dict[Verdict, Verdict] = {
+                    "better": "worse",
+                    "worse": "better",
+                    "undecided": "undecided",
+                }
                 return Difference(
                     first=first, second=second, mean=-d.mean, low=-d.high, high=-d.low,
                     p_value=d.p_value, p_holm=d.p_holm, verdict=turned[d.verdict],

@@ -106,10 +106,15 @@ def _check_design(num_seeds: int, seed: int, confidence: float) -> None:
         raise MarginsError("confidence", expected="a number in (0, 1)", received=str(confidence))
 
 
-def _fold_scores(trials: Sequence[Trial], recipe: str, num_folds: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _fold_scores(
+    trials: Sequence[Trial], recipe: str, num_folds: int
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """[J] scores, averaged over the seeds of each fold."""
     return np.array(
-        [np.mean([t.score for t in trials if t.recipe == recipe and t.fold == fold]) for fold in range(num_folds)]
+        [
+            np.mean([t.score for t in trials if t.recipe == recipe and t.fold == fold])
+            for fold in range(num_folds)
+        ]
     )
 
 

@@ -70,7 +70,10 @@ def _unpacked(path: Path, stored: bytes) -> bytes:
     is_packed = stored.startswith(_GZIP_MAGIC)
     if path.suffix == ".gz" and stored and not is_packed:
         raise MarginsError(
-            path.name, expected="a gzip file", received="other content", fix="take .gz off its name if it is plain"
+            path.name,
+            expected="a gzip file",
+            received="other content",
+            fix="take .gz off its name if it is plain",
         )
     if not is_packed:
         return stored

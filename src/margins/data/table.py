@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def read_table(path: str | Path, inputs: Sequence[str], target: str) -> Table:
     file = read_csv_file(Path(path))
     _check_columns(file, inputs, target)
     labels, classes = _classes(file.frame[target], target)
-    common = {
+    common: dict[str, Any] = {
         "source": file.path.name,
         "source_sha256": file.sha256,
         "inputs": list(inputs),
@@ -227,11 +227,15 @@ def _empty_texts(name: str, texts: list[str]) -> list[str]:
     if not num:
         return []
     return [
-        f"{num} of {len(texts)} rows have an empty text in column {name!r}; they are kept, and a model can only "
-        "guess their class."
+        f"{num} of {len(texts)} rows have an empty text in column {name!r}; they are kept, and a model can "
+        "only guess their class."
     ]
 
 
 def _constant_columns(inputs: Sequence[str], numbers: Floats) -> list[str]:
     constant = [name for name, column in zip(inputs, numbers.T, strict=True) if np.ptp(column) == 0]
-    return [f"Columns with the same number in every row tell nothing: {', '.join(constant)}."] if constant else []
+    return (
+        [f"Columns with the same number in every row tell nothing: {', '.join(constant)}."]
+        if constant
+        else []
+    )

@@ -22,7 +22,7 @@ class Encoder(nn.Module, Generic[Inputs]):
 
     @abstractmethod
     def fit(self, inputs: Inputs) -> None:
-        """Learns what preprocessing needs (means, document frequencies) from training rows, and only those."""
+        """Learns what preprocessing needs (means, document frequencies); give it training rows only."""
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:
@@ -49,7 +49,8 @@ class Dropout(nn.Module):
 
 def linear(num_in: int, num_out: int, *, generator: torch.Generator) -> nn.Linear:
     """A linear layer that starts as `nn.Linear` does, drawn from `generator`."""
-    layer = nn.utils.skip_init(nn.Linear, num_in, num_out)
+    # Made without numbers first: its own start would draw from the global generator.
+    layer = nn.Linear(num_in, num_out, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(num_in)
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -71,7 +71,9 @@ def hash_texts(
     """
     if buckets < 1 or not 1 <= chars[0] <= chars[1]:
         raise MarginsError(
-            "buckets, chars", expected="buckets >= 1 and 1 <= shortest <= longest", received=f"{buckets}, {chars}"
+            "buckets, chars",
+            expected="buckets >= 1 and 1 <= shortest <= longest",
+            received=f"{buckets}, {chars}",
         )
     codes, text_of = _spaced_code_points(texts)
     hashed = _word_features(codes, text_of, word_pairs=word_pairs)

@@ -74,7 +74,7 @@ class NumericEncoder(Encoder[Numbers]):
         self.deviation = torch.where(is_constant, torch.ones_like(deviation), deviation)
 
     def standardised(self, inputs: Numbers) -> Tensor:
-        """Inputs in deviations from the training rows' mean, float32; large float64 values lose nothing before."""
+        """Inputs in deviations from the training mean; float32 only then, so that large numbers lose nothing."""
         return ((inputs.values.double() - self.mean) / self.deviation).float()
 
     def forward(self, inputs: Numbers) -> Tensor:

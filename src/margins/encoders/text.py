@@ -40,7 +40,8 @@ class TextEncoder(Encoder[HashedTexts]):
     ) -> None:
         super().__init__()
         self.buckets, self.width = buckets, width
-        self.bag = nn.utils.skip_init(nn.EmbeddingBag, buckets, width, mode="sum")
+        # Made without numbers first: its own start would draw from the global generator.
+        self.bag = nn.EmbeddingBag(buckets, width, mode="sum", device="meta").to_empty(device="cpu")
         nn.init.normal_(self.bag.weight, std=1 / math.sqrt(width), generator=generator)
         self.dropout = Dropout(drop_ngrams, generator=generator)
         self.register_buffer("idf", torch.ones(buckets))

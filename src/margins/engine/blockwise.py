@@ -146,6 +146,8 @@ class _Scan(torch.autograd.Function):
             )
         num_tensors, num_found = len(ctx.inputs.tensors), len(ctx.statistics)
         tensors, rest = ctx.saved_tensors[:num_tensors], ctx.saved_tensors[num_tensors:]
+        # Constants of the block's own small graph: what was saved still remembers the whole one.
+        rest = [t.detach() for t in rest]
         rows = list(zip(upstream, rest[:num_found], rest[num_found:], strict=True))
         gradients = [
             torch.zeros_like(t) if w else None for t, w in zip(tensors, ctx.needs_input_grad[3:], strict=True)

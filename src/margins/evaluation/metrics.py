@@ -76,7 +76,10 @@ def find_metric(name: str) -> Metric:
     """
     if name not in _METRICS:
         raise MarginsError(
-            "metric", expected="the name of a metric", received=repr(name), fix=suggestion(name, list(_METRICS))
+            "metric",
+            expected="the name of a metric",
+            received=repr(name),
+            fix=suggestion(name, list(_METRICS)),
         )
     return _METRICS[name]
 
@@ -113,7 +116,7 @@ def _f1(average: Literal["macro", "micro", "weighted"]) -> Callable[[Floats, Int
         # `labels=` keeps a class that is guessed but has no row out of the macro average; micro and
         # weighted must count every guess.
         counted = np.unique(labels) if average == "macro" else None
-        return float(f1_score(labels, guesses, labels=counted, average=average, zero_division=0.0))
+        return float(f1_score(labels, guesses, labels=counted, average=average, zero_division=0))
 
     return compute
 
@@ -180,8 +183,8 @@ _METRICS = {
             chance=lambda shares: float(shares.max()),
         ),
         Metric(
-            name="weighted_f1", title="weighted F1", higher_is_better=True, kind="f1", compute=_f1("weighted"),
-            chance=lambda shares: float(shares.max()) * _always_largest_f1(shares),
+            name="weighted_f1", title="weighted F1", higher_is_better=True, kind="f1",
+            compute=_f1("weighted"), chance=lambda shares: float(shares.max()) * _always_largest_f1(shares),
         ),
         Metric(
             name="accuracy", title="accuracy", higher_is_better=True, kind="accuracy", compute=_accuracy,
@@ -198,7 +201,7 @@ _METRICS = {
         ),
         Metric(
             name="auroc", title="AUROC", higher_is_better=True, kind="ranking", compute=_auroc,
-            chance=lambda shares: 0.5,
+            chance=lambda _: 0.5,
         ),
         Metric(
             name="log_loss", title="log loss", higher_is_better=False, kind="probability", compute=_log_loss,

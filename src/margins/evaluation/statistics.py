@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -158,8 +159,8 @@ def detectable_difference(
     upper = 1.0
     while shortfall(upper) < 0:
         upper *= 2
-    shift = float(brentq(shortfall, 0.0, upper))
-    return shift * spread * math.sqrt(variance_factor(num_differences, test_to_train))
+    shift: Any = brentq(shortfall, 0.0, upper)
+    return float(shift) * spread * math.sqrt(variance_factor(num_differences, test_to_train))
 
 
 def _check_differences(values: Floats, test_to_train: float, confidence: float) -> None:

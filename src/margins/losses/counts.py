@@ -35,7 +35,7 @@ def _balanced_accuracy(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor
 
 def _matthews(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
     squared = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    return (tp * tn - fp * fn) / (squared + _EPS).sqrt()
+    return (tp * tn - fp * fn) / (squared.clamp(min=1e-12).sqrt() + _EPS)
 
 
 def _jaccard(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:  # noqa: ARG001

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from margins.cards import Card, carded
@@ -279,8 +279,10 @@ class ALDRKLMemory(ALDRKL):
             )
         return {"stored": self.lam[ids]}
 
-    def observe(self, z: Rows, ids: Int[Tensor, " anchors"] | None) -> None:
+    def observe(
+        self, z: Rows, ids: Int[Tensor, " anchors"] | None, valid: Bool[Tensor, " anchors"] | None
+    ) -> None:
         """Stores the new temperatures; rows that did not count keep theirs."""
         if self.training and ids is not None:
             new = z.lam.detach().to(self.lam.dtype)
-            self.lam[ids] = torch.where(new > 0, new, self.lam[ids])
+            self.lam[ids] = new if valid is None else torch.where(valid, new, self.lam[ids])

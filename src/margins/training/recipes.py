@@ -59,7 +59,10 @@ def find_recipe(name: str) -> Recipe:
     """
     if name not in _RECIPES:
         raise MarginsError(
-            "recipe", expected="the name of a recipe", received=repr(name), fix=suggestion(name, list(_RECIPES))
+            "recipe",
+            expected="the name of a recipe",
+            received=repr(name),
+            fix=suggestion(name, list(_RECIPES)),
         )
     return _RECIPES[name]
 
@@ -78,7 +81,9 @@ def recipes_for(metric: Metric, names: Sequence[str] | None = None) -> list[Reci
     others = [r for r in chosen if r.name != BASELINE]
     if not others:
         raise MarginsError(
-            "recipes", expected=f"at least one to compare with {BASELINE}", received=", ".join(names) or "none"
+            "recipes",
+            expected=f"at least one to compare with {BASELINE}",
+            received=", ".join(names) or "none",
         )
     return [_RECIPES[BASELINE], *others]
 
@@ -88,7 +93,7 @@ def _positive_counts(class_counts: Tensor) -> Tensor:
     return class_counts.float().clamp(min=1)
 
 
-def _cross_entropy(class_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
+def _cross_entropy(_counts: Tensor, _settings: Mapping[str, Any]) -> Objective:
     return Objective(losses.CrossEntropy())
 
 
@@ -115,28 +120,30 @@ def _class_margins(class_counts: Tensor, settings: Mapping[str, Any]) -> Objecti
     margin = settings["largest"] * root / root.max()
     return Objective(
         losses.CrossEntropy(),
-        targets=lambda labels: Targets.of_classes(labels, len(root)).margin(candidates=margin, on="positives"),
+        targets=lambda labels: Targets.of_classes(labels, len(root)).margin(
+            candidates=margin, on="positives"
+        ),
     )
 
 
-def _focal(class_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
+def _focal(_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
     return Objective(losses.Focal(gamma=settings["gamma"]))
 
 
-def _generalized_cross_entropy(class_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
+def _generalized_cross_entropy(_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
     return Objective(losses.CompSum(tau=1 + settings["q"]))
 
 
-def _aldr_kl(class_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
+def _aldr_kl(_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
     return Objective(losses.ALDRKL(**settings))
 
 
-def _mann_whitney(class_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
+def _mann_whitney(_counts: Tensor, _settings: Mapping[str, Any]) -> Objective:
     # The metric ranks rows by probability, so the pairs compare log-probabilities, not raw logits.
     return Objective(losses.MannWhitney(scope="column"), scores=lambda logits: logits.log_softmax(1))
 
 
-def _any_f1(class_counts: Tensor, settings: Mapping[str, Any]) -> Objective:
+def _any_f1(_counts: Tensor, _settings: Mapping[str, Any]) -> Objective:
     return Objective(losses.AnyLoss(metric="f1", link="softmax", average="macro"))
 
 
@@ -167,14 +174,14 @@ _RECIPES = {
             "label_smoothing",
             "Label smoothing (0.1)",
             _label_smoothing,
-            why="Keeps the model from becoming over-confident; helps a little with many classes or wrong labels.",
+            why="Keeps the model from over-confidence; helps a little with many classes or wrong labels.",
             amount=0.1,
         ),
         _recipe(
             "logit_adjusted",
             "Logit adjustment (tau = 1)",
             _logit_adjusted,
-            why="Takes class frequencies out of the scores: for rare classes, at some cost to the frequent ones.",
+            why="Takes class frequencies out of the scores: for rare classes, at a cost to frequent ones.",
             tau=1.0,
         ),
         _recipe(
@@ -200,13 +207,14 @@ _RECIPES = {
         ),
         _recipe(
             "aldr_kl",
-            "ALDR-KL (lambda0 = 10, alpha = 2)",
+            "ALDR-KL (lambda0 = 1, alpha = 2)",
             _aldr_kl,
-            why="Sets the sharpness of each row's target by itself, for wrong labels without knowing their share.",
-            lam0=10.0,
+            why="Gives each row a temperature of its own, for wrong labels without knowing their share.",
+            lam0=1.0,
             alpha=2.0,
             margin=0.1,
-            normalise="l1",
+            normalise=None,  # scores divided by their mean size do not learn with tens of classes
+            iterations=10,
         ),
         _recipe(
             "mann_whitney",

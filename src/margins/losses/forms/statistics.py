@@ -16,7 +16,7 @@ from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, factored, matrix_of
 from margins.engine.statistics import Program, Stage, Statistic
 from margins.errors import MarginsError, describe, values_are_readable
-from margins.losses.forms.base import Loss, as_columns
+from margins.losses.forms.base import Loss, as_columns, as_targets
 from margins.targets import Targets
 
 
@@ -55,8 +55,8 @@ class StatisticsLoss(Loss):
         """Row values kept by row id, for a loss with state."""
         return {}
 
-    def observe(self, z: Rows, ids: Tensor | None) -> None:
-        """Updates the state kept by row id."""
+    def observe(self, z: Rows, ids: Tensor | None, valid: Tensor | None) -> None:
+        """Updates the state kept by row id; `valid` says which rows count, None that all do."""
 
     def forward(
         self,
@@ -128,8 +128,7 @@ class StatisticsLoss(Loss):
             denominator: see `forward`.
         """
         source = factored(rule or self.score_rule, embeddings, candidates, bias)
-        known_targets = as_columns(torch.empty(source.shape, device="meta"), targets)[1]
-        rows = self.evaluate(source, known_targets, evaluator or Dense(), side=side, ids=ids)
+        rows = self.evaluate(source, as_targets(targets, source.shape), evaluator or Dense(), side=side, ids=ids)
         return rows.reduce(self.reduction, denominator)
 
     def evaluate(
@@ -154,7 +153,7 @@ class StatisticsLoss(Loss):
         values = self.row(z)
         if valid is not None:
             values = torch.where(valid, values, 0.0)
-        self.observe(z, ids)
+        self.observe(z, ids, valid)
         return RowLosses(values, counts=valid, weight=targets.row_weight, units=self.units(targets))
 
     def _valid(self, targets: Targets) -> Bool[Tensor, " anchors"] | None:
