@@ -173,7 +173,9 @@ def test_bilevel_training_gives_wrong_labels_less_weight(digits):
             meta_optimiser.zero_grad()
             step.outer((inputs[ids], labels[ids]), clean).backward()
             meta_optimiser.step()
-            targets = Targets.of_classes(labels[ids], 10).weigh(rows=step.weights(inputs[ids], labels[ids]).detach())
+            targets = Targets.of_classes(labels[ids], 10).weigh(
+                rows=step.weights(inputs[ids], labels[ids]).detach()
+            )
             model_optimiser.zero_grad()
             CrossEntropy()(network(inputs[ids]), targets).backward()
             model_optimiser.step()

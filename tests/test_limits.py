@@ -72,9 +72,12 @@ def _hinge_slopes() -> Pair:
     # Draws so large that every slope is clipped at -1: the gradient of max(0, 1 - m) below margin 1.
     scores = torch.rand(8, dtype=torch.float64).requires_grad_()
     loss = L.EnsLoss(lam=0.0, clip=1e-9 + 1.0)
-    loss.coefficients = lambda s, g, k: L.stochastic.slopes_of(  # type: ignore[method-assign]
-        (2 * g - 1) * s, torch.full_like(s, 50.0), k, lam=0.0, clip=1.0
-    ) * (2 * g - 1)
+    loss.coefficients = lambda s, g, k: (
+        L.stochastic.slopes_of(  # type: ignore[method-assign]
+            (2 * g - 1) * s, torch.full_like(s, 50.0), k, lam=0.0, clip=1.0
+        )
+        * (2 * g - 1)
+    )
     (grad,) = torch.autograd.grad(loss(scores, torch.ones(8, dtype=torch.float64)), scores)
     (hinge,) = torch.autograd.grad((1 - scores).clamp(min=0).mean(), scores)
     return grad, hinge

@@ -189,7 +189,9 @@ def rows_without_what_is_needed_do_not_count(case: Case) -> None:
             continue
         scores = torch.randn(3, 4, dtype=torch.float64).requires_grad_()
         side = {n: torch.randn(3, 4, dtype=torch.float64) for n in case.side_names}
-        problem = Problem(scores, Targets.of_label_sets(sets, 4), *(np.zeros((3, 4)),) * 4, side, torch.arange(3))
+        problem = Problem(
+            scores, Targets.of_label_sets(sets, 4), *(np.zeros((3, 4)),) * 4, side, torch.arange(3)
+        )
         losses = loss.rows(scores, problem.targets, **extras(case, problem))
         (grad,) = torch.autograd.grad(losses.values.sum(), scores)
         assert bool(torch.isfinite(losses.values).all())
@@ -218,9 +220,7 @@ def reductions_agree_and_batches_add_up(case: Case) -> None:
         torch.testing.assert_close(whole, total / divisor)
         parts = [problem.take(torch.arange(0, 3)), problem.take(torch.arange(3, 7))]
         loss = case.make(reduction=name).double()
-        added = sum(
-            loss(p.scores, p.targets, **extras(case, p), denominator=divisor) for p in parts
-        )
+        added = sum(loss(p.scores, p.targets, **extras(case, p), denominator=divisor) for p in parts)
         torch.testing.assert_close(added, whole)
         assert not torch.isclose(whole, total), "vacuous: the reduction changes nothing"
 

@@ -24,8 +24,8 @@ def digits_table() -> Table:
     """scikit-learn's 1797 digits of 8 x 8 pixels, which come with the package."""
     with extra("compare"):
         from sklearn.datasets import load_digits
-    digits = load_digits()
-    values, labels = np.asarray(digits.data, np.float64), np.asarray(digits.target, np.int64)
+    pixels, digits = load_digits(return_X_y=True)
+    values, labels = np.asarray(pixels, np.float64), np.asarray(digits, np.int64)
     counts = np.bincount(labels)
     order = np.argsort(-counts, kind="stable")
     place = np.empty_like(order)

@@ -15,21 +15,28 @@ from margins.heads import LinearHead
 from margins.training import Classifier, TrainingSettings
 
 _BUCKETS = 2**15
+_TEXT_TRAINING = TrainingSettings(max_epochs=30, patience=6)
+# A perceptron's epoch is cheap and its way long: it stops late.
+_NUMERIC_TRAINING = TrainingSettings(max_epochs=100, patience=15)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Inputs of all rows, what makes a fresh encoder for them, and how such encoders are trained."""
+    """Inputs of all rows, and what makes a fresh encoder for them."""
 
     inputs: RowInputs
     new_encoder: Callable[[torch.Generator], Encoder[Any]]
     sentence: str
-    training: TrainingSettings
 
     def new_model(self, num_classes: int, generator: torch.Generator) -> Classifier:
         """An untrained classifier whose weights and dropout come from `generator`."""
         encoder = self.new_encoder(generator)
         return Classifier(encoder, LinearHead(encoder.width, num_classes, generator=generator))
+
+
+def default_training(table: Table) -> TrainingSettings:
+    """How recipes are trained on such a table when nothing else is asked for."""
+    return _TEXT_TRAINING if table.texts is not None else _NUMERIC_TRAINING
 
 
 def encoding_of(table: Table) -> Encoding:
@@ -40,7 +47,6 @@ def encoding_of(table: Table) -> Encoding:
             lambda generator: TextEncoder(buckets=_BUCKETS, generator=generator),
             f"Words, word pairs and character 3- to 5-grams hashed into {_BUCKETS} embeddings of width 128, "
             "weighted by inverse document frequency, summed and trained end to end; linear head",
-            TrainingSettings(max_epochs=30, patience=6),
         )
     if table.numbers is None:
         raise MarginsError("table", expected="texts or numbers", received="neither")
@@ -50,6 +56,4 @@ def encoding_of(table: Table) -> Encoding:
         lambda generator: NumericEncoder(num_columns=num_columns, generator=generator),
         "Numbers standardised by the training rows, two hidden layers of 128 units with ReLU and dropout "
         "0.2; linear head",
-        # A perceptron's epoch is cheap and its way long: it stops late.
-        TrainingSettings(max_epochs=100, patience=15),
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,18 +102,17 @@ class ComparisonResult:
     def save(self, path: Path) -> None:
         """Writes JSON to a neighbouring file and renames it, so that no half-written file is ever seen."""
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n")
-        os.replace(partial, path)
+        try:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> ComparisonResult:
         """Reads what `save` wrote."""
-        data = json.loads(path.read_text())
-        return cls(
-            **{
-                **data,
-                "description": RunDescription(**data["description"]),
-                "recipes": [RecipeResult(**r) for r in data["recipes"]],
-                "differences": [Difference(**d) for d in data["differences"]],
-            }
-        )
+        data: dict[str, Any] = json.loads(path.read_text())
+        data["description"] = RunDescription(**data["description"])
+        data["recipes"] = [RecipeResult(**r) for r in data["recipes"]]
+        data["differences"] = [Difference(**d) for d in data["differences"]]
+        return cls(**data)

@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from statistics import fmean
 
 import numpy as np
+import numpy.typing as npt
 
 from margins.compare.answer import answer_of
 from margins.compare.describe import copies_across_folds, protocol, versions
-from margins.compare.encoding import encoding_of
+from margins.compare.encoding import default_training, encoding_of
 from margins.compare.judge import Judgement, judge
 from margins.compare.results import ComparisonResult, RecipeResult, RunDescription
 from margins.compare.trials import Design, OnTrialDone, Spoiling, Trial, run_trials
@@ -50,7 +52,7 @@ def compare(
         num_seeds: trainings of a recipe on each fold; their scores are averaged.
         seed: of folds, first weights, dropout and order of rows.
         confidence: of intervals and verdicts.
-        training: how every recipe is trained; by default as suits the encoder.
+        training: how every recipe is trained; by default `default_training(table)`.
         spoiling: a change of the rows outside each outer test fold, for experiments.
         on_trial_done: called after each training with (done, total, recipe, fold, seed).
 
@@ -66,9 +68,8 @@ def compare(
     folds = outer_folds(
         table.labels, num_folds=num_folds, num_repeats=num_repeats, seed=seed, classes=table.classes
     )
-    encoding = encoding_of(table)
     design = Design(
-        encoding=encoding,
+        encoding=encoding_of(table),
         labels=table.labels,
         num_classes=len(table.classes),
         folds=folds,
@@ -76,7 +77,7 @@ def compare(
         num_seeds=num_seeds,
         seed=seed,
         metric=measure,
-        training=training or encoding.training,
+        training=training or default_training(table),
         spoiling=spoiling,
     )
     trials = run_trials(design, on_trial_done)
@@ -106,16 +107,12 @@ def _check_design(num_seeds: int, seed: int, confidence: float) -> None:
         raise MarginsError("confidence", expected="a number in (0, 1)", received=str(confidence))
 
 
-def _fold_scores(
-    trials: Sequence[Trial], recipe: str, num_folds: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _fold_scores(trials: Sequence[Trial], recipe: str, num_folds: int) -> npt.NDArray[np.float64]:
     """[J] scores, averaged over the seeds of each fold."""
-    return np.array(
-        [
-            np.mean([t.score for t in trials if t.recipe == recipe and t.fold == fold])
-            for fold in range(num_folds)
-        ]
-    )
+    of_folds = [
+        [t.score for t in trials if t.recipe == recipe and t.fold == fold] for fold in range(num_folds)
+    ]
+    return np.array([fmean(scores) for scores in of_folds], np.float64)
 
 
 def _recipe_results(

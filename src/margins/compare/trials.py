@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ def run_trials(design: Design, on_trial_done: OnTrialDone | None = None) -> list
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None, None, None]:
     """Steps of models this small are slower on several threads, many times so on a busy machine.
 
     It also makes scores independent of the number of cores. The caller's setting is put back.

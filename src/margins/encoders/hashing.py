@@ -23,6 +23,8 @@ Ints = npt.NDArray[np.int64]
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is zero modulo 2^64
 _SPACE = np.uint64(ord(" "))
+# Not a small multiple of the base, or a family would look like another first character.
+_FAMILY_STEP = 0xD6E8FEB86659FD93
 # Families hash apart: the word "ab" is not the n-gram "ab". N-grams of length k take _CHARS + k.
 _WORD, _PAIR, _CHARS = 1, 2, 3
 
@@ -140,7 +142,7 @@ def _powers(num: int) -> Codes:
 
 def _scrambled(values: Codes, family: int) -> Codes:
     """Spreads every bit over all others, so that the low bits, which choose the bucket, are fair."""
-    mixed = values + np.uint64(family * int(_BASE) % 2**64)
+    mixed = values + np.uint64(family * _FAMILY_STEP % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))

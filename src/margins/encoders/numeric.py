@@ -74,7 +74,7 @@ class NumericEncoder(Encoder[Numbers]):
         self.deviation = torch.where(is_constant, torch.ones_like(deviation), deviation)
 
     def standardised(self, inputs: Numbers) -> Tensor:
-        """Inputs in deviations from the training mean; float32 only then, so that large numbers lose nothing."""
+        """Inputs in deviations from the training mean; only then float32, so large numbers lose nothing."""
         return ((inputs.values.double() - self.mean) / self.deviation).float()
 
     def forward(self, inputs: Numbers) -> Tensor:

@@ -180,10 +180,12 @@ def _add_block(
     if not pieces:
         return
     active = [i for i, g in enumerate(gradients) if g is not None]
-    parts: Sequence[Tensor | None] = torch.autograd.grad(pieces, [leaves[i] for i in active], allow_unused=True)
+    parts: Sequence[Tensor | None] = torch.autograd.grad(
+        pieces, [leaves[i] for i in active], allow_unused=True
+    )
     for i, part in zip(active, parts, strict=True):
         total, axis = gradients[i], inputs.axes[i]
-        if part is not None and total is not None:
+        if part is not None and total is not None:  # pyright: ignore[reportUnnecessaryComparison]
             target = total if axis is None else total.narrow(axis, columns[0], columns[1] - columns[0])
             target += part
 

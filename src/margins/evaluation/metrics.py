@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -113,10 +113,11 @@ def _f1(average: Literal["macro", "micro", "weighted"]) -> Callable[[Floats, Int
         with extra("compare"):
             from sklearn.metrics import f1_score
         guesses = probabilities.argmax(1)
+        nothing: Any = 0  # F1 of a class that is neither there nor guessed; typed too narrowly there
         # `labels=` keeps a class that is guessed but has no row out of the macro average; micro and
         # weighted must count every guess.
         counted = np.unique(labels) if average == "macro" else None
-        return float(f1_score(labels, guesses, labels=counted, average=average, zero_division=0))
+        return float(f1_score(labels, guesses, labels=counted, average=average, zero_division=nothing))
 
     return compute
 

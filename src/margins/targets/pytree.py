@@ -45,7 +45,9 @@ def _register_record(record: type) -> None:
         parts = iter(children)
         return record(**{name: next(parts) if part == _CHILD else part for name, part in structure})
 
-    _pytree.register_pytree_node(record, flatten, unflatten, serialized_type_name=f"margins.{record.__name__}")
+    _pytree.register_pytree_node(
+        record, flatten, unflatten, serialized_type_name=f"margins.{record.__name__}"
+    )
 
 
 _CHILD = "child"

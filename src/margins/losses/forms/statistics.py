@@ -128,7 +128,9 @@ class StatisticsLoss(Loss):
             denominator: see `forward`.
         """
         source = factored(rule or self.score_rule, embeddings, candidates, bias)
-        rows = self.evaluate(source, as_targets(targets, source.shape), evaluator or Dense(), side=side, ids=ids)
+        rows = self.evaluate(
+            source, as_targets(targets, source.shape), evaluator or Dense(), side=side, ids=ids
+        )
         return rows.reduce(self.reduction, denominator)
 
     def evaluate(

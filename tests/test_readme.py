@@ -1,0 +1,60 @@
+"""The README's examples run, and the commands it names exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+def test_the_python_examples_run_one_after_the_other():
+    torch.manual_seed(0)
+    blocks = _blocks("python")
+    assert len(blocks) >= 5, "vacuous: no examples"
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), namespace)  # noqa: S102
+
+
+def test_an_example_that_fails_is_seen():
+    with pytest.raises(NameError):
+        exec(compile("undefined_name()", "README", "exec"), {})  # noqa: S102
+
+
+def test_every_make_target_of_the_readme_exists():
+    makefile = (README.parent / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z-]+)", README.read_text()))
+    assert {"demo", "test"} <= named
+    for target in named - {"a", "it"}:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_commands_of_the_readme_run(tmp_path):
+    commands = [c for block in _blocks("console") for c in block.splitlines() if "bin/margins" in c]
+    assert len(commands) == 3
+    rng = np.random.default_rng(0)
+    topics = rng.integers(0, 2, 60)
+    words = np.array([["refund money card", "lost parcel late"][t] for t in topics])
+    lines = [f"{w} {rng.integers(9)},{'ab'[t]}" for w, t in zip(words, topics, strict=True)]
+    (tmp_path / "tickets.csv").write_text("\n".join(["text,topic", *lines]) + "\n")
+    for command in commands:
+        if "scans" in command:
+            continue  # the same command on another kind of column
+        arguments = command.split("#")[0].split()[1:]
+        quick = ["--epochs", "2", "--recipes", "focal"] if arguments[0] == "compare" else []
+        done = subprocess.run(
+            [sys.executable, "-m", "margins", *arguments, *quick],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+    assert len(list(tmp_path.glob("runs/*/report.html"))) == 1
