@@ -57,7 +57,7 @@ def test_gzip_is_known_by_its_content(tmp_path: Path, name: str):
 
 
 def test_quotes_line_breaks_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path):
-    content = "\ufefftext,topic\r\n\"one, \"\"two\"\"\nthree\",a\r\nÜbung,b\r\n"
+    content = '\ufefftext,topic\r\n"one, ""two""\nthree",a\r\nÜbung,b\r\n'
     table = read_table(written(tmp_path, content), ["text"], "topic")
     assert table.texts == ['one, "two"\nthree', "Übung"]
 
@@ -83,7 +83,9 @@ def test_exact_inputs_number_equal_rows_alike(tmp_path: Path):
     texts = read_table(written(tmp_path, "x,y\nhi,a\nho,b\nhi,b\nHi,a\n"), ["x"], "y").exact_inputs()
     assert texts[0] == texts[2]
     assert len(set(texts.tolist())) == 3
-    numbers = read_table(written(tmp_path, "p,q,y\n0,1,a\n-0.0,1.0,b\n1,0,a\n"), ["p", "q"], "y").exact_inputs()
+    numbers = read_table(
+        written(tmp_path, "p,q,y\n0,1,a\n-0.0,1.0,b\n1,0,a\n"), ["p", "q"], "y"
+    ).exact_inputs()
     assert numbers[0] == numbers[1]
     assert len(set(numbers.tolist())) == 2
 
@@ -119,8 +121,18 @@ BAD_FILES = {
         "y",
         ("'?' in rows 10, 11, 12, 13, 14 and 2 more",),
     ),
-    "text and numbers": (HEAD + "1,2,a,b,c\n2,3,d,e,f\n", ["x", "t"], "y", ("together (text: t)", "choose one")),
-    "several texts": (HEAD + "1,2,a,b,c\n2,3,d,e,f\n", ["t", "u"], "y", ("several text columns (text: t, u)",)),
+    "text and numbers": (
+        HEAD + "1,2,a,b,c\n2,3,d,e,f\n",
+        ["x", "t"],
+        "y",
+        ("together (text: t)", "choose one"),
+    ),
+    "several texts": (
+        HEAD + "1,2,a,b,c\n2,3,d,e,f\n",
+        ["t", "u"],
+        "y",
+        ("several text columns (text: t, u)",),
+    ),
 }
 
 
@@ -175,7 +187,9 @@ def test_every_row_is_tested_once_in_each_repeat_and_never_outside_its_fold():
 
 
 def test_folds_follow_from_the_seed_alone_and_repeats_differ():
-    first, again, other = (outer_folds(uneven_labels(), num_folds=5, num_repeats=2, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        outer_folds(uneven_labels(), num_folds=5, num_repeats=2, seed=s) for s in (1, 1, 2)
+    )
     assert all((a.test == b.test).all() for a, b in zip(first, again, strict=True))
     assert any((a.test != b.test).any() for a, b in zip(first, other, strict=True))
     assert any((first[k].test != first[k + 5].test).any() for k in range(5))

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,16 @@ from margins.encoders import Dropout, Numbers, NumericEncoder, TextEncoder, hash
 from margins.errors import MarginsError
 from margins.heads import LinearHead
 
-TEXTS = ["The card, the CARD!", "Karte  verloren", "", "!?", "a", "कार्ड खो गया", "银行卡", "e\u0301te\u0301 \u00e9t\u00e9"]
+TEXTS = [
+    "The card, the CARD!",
+    "Karte  verloren",
+    "",
+    "!?",
+    "a",
+    "कार्ड खो गया",
+    "银行卡",
+    "e\u0301te\u0301 \u00e9t\u00e9",
+]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -27,7 +37,7 @@ def features_of(words: list[str], chars: tuple[int, int], *, pairs: bool) -> Cou
     text = f" {' '.join(words)} " if words else ""
     found = Counter(("word", w) for w in words)
     if pairs:
-        found += Counter(("pair", a, b) for a, b in zip(words, words[1:], strict=False))
+        found += Counter(("pair", a, b) for a, b in pairwise(words))
     for n in range(chars[0], chars[1] + 1):
         found += Counter(("chars", text[k : k + n]) for k in range(len(text) - n + 1))
     return found
@@ -60,7 +70,9 @@ def test_texts_share_exactly_the_ids_of_the_ngrams_they_share():
 
 
 def test_case_punctuation_and_composition_of_accents_do_not_matter():
-    hashed = hash_texts(["The card, LOST!", "the card lost", "\u00e9t\u00e9", "e\u0301te\u0301"], buckets=2**40)
+    hashed = hash_texts(
+        ["The card, LOST!", "the card lost", "\u00e9t\u00e9", "e\u0301te\u0301"], buckets=2**40
+    )
     rows = [hashed.take(torch.tensor([k])).ids.tolist() for k in range(4)]
     assert rows[0] == rows[1]
     assert rows[2] == rows[3]
@@ -83,15 +95,19 @@ def test_a_text_hashes_the_same_alone_and_among_others():
 
 
 def test_hashes_are_the_same_in_every_process():
-    code = (
-        "from margins.encoders import hash_texts; print(int(hash_texts(['lost card', 'neue Karte']).ids.sum()))"
-    )
+    code = "from margins.encoders import hash_texts; print(int(hash_texts(['lost card']).ids.sum()))"
+    path = ":".join(sys.path)
     sums = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-                       capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
-    assert sums == {f"{int(hash_texts(['lost card', 'neue Karte']).ids.sum())}\n"}
+    }
+    assert sums == {f"{int(hash_texts(['lost card']).ids.sum())}\n"}
 
 
 def test_buckets_are_used_evenly():
@@ -151,7 +167,7 @@ def test_ngrams_are_dropped_in_training_alone():
     assert torch.equal(encoder(texts), encoder(texts))
 
 
-def test_standardised_training_rows_have_mean_zero_and_deviation_one_and_other_rows_use_those_numbers():
+def test_training_rows_are_standardised_and_other_rows_use_their_numbers():
     train = Numbers(torch.randn(50, 3, generator=seeded(1), dtype=torch.float64) * 7 + 100)
     other = Numbers(torch.full((1, 3), 100.0, dtype=torch.float64))
     encoder = NumericEncoder(num_columns=3, generator=seeded())

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from reference.features import orthogonal_projection
 
 from margins.losses import ALDRKLMemory, CrossEntropy, MultiHead, OrthogonalProjection, SquaredError
 from margins.targets import Targets
+from reference.features import orthogonal_projection
 
 APART = ("abs_mean", "mean", "mean_abs", "mean_square")
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from harness import blockwise, laws
-from harness.cases import BY_NAME, CASES, Case
 from torch.autograd.gradcheck import GradcheckError
 
 import margins.losses
+from harness import blockwise, laws
+from harness.cases import BY_NAME, CASES, Case
 from margins.cards import all_cards
 from margins.engine.statistics import Repeat
 from margins.losses.forms import StatisticsLoss
@@ -104,7 +104,7 @@ def test_a_wrong_loss_breaks_the_law(law: Law) -> None:
     wrong = BY_NAME["Focal[0.5]"].make, BY_NAME["Focal"].reference
 
     class Doubled(margins.losses.CrossEntropy):
-        def row(self, z):  # noqa: ANN001, ANN202
+        def row(self, z):
             return super().row(z).detach() * 2 + super().row(z)
 
     broken = {

@@ -1,4 +1,4 @@
-"""The run-time checker of signatures in tests: an int is taken where a float is wanted, as type checkers do."""
+"""The run-time checker of signatures in tests: an int passes for a float, as in static checkers."""
 
 from beartype import BeartypeConf, beartype
 

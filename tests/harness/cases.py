@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
 
 from harness.problems import Problem
 from margins import losses
 from margins.losses import Loss
+from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
 
 Reference = Callable[..., Any]
 
@@ -52,7 +52,7 @@ class Case:
         return self.reference(scores, grades, known, weight, margin)
 
 
-def _lambda_rank(scores: Any, grades: Any, known: Any, weight: Any, *, top: int) -> Any:  # noqa: ARG001
+def _lambda_rank(scores: Any, grades: Any, known: Any, weight: Any, *, top: int) -> Any:
     return ranking.lambda_rank(scores, grades, known, top=top)
 
 

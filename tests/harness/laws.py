@@ -185,7 +185,7 @@ def rows_without_what_is_needed_do_not_count(case: Case) -> None:
     loss = case.make()
     assert isinstance(loss, StatisticsLoss)
     for needed, sets in (("positives", [[], [0], [1, 2]]), ("negatives", [[0, 1, 2, 3], [0], [1, 2]])):
-        if "classes" == case.kinds[0] and len(case.kinds) == 1:
+        if case.kinds[0] == "classes" and len(case.kinds) == 1:
             continue
         scores = torch.randn(3, 4, dtype=torch.float64).requires_grad_()
         side = {n: torch.randn(3, 4, dtype=torch.float64) for n in case.side_names}

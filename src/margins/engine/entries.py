@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 import torch
@@ -46,15 +45,17 @@ class BlockEntries:
         self.row = Values({name: value[:, None] for name, value in rows.items()})
         margin = targets.margin_of(start, stop)
         self.s = scores if margin is None else scores - margin.to(scores.dtype)
+        self._known = targets.known(start, stop)
+        # Read once, when first asked for; functools.cached_property locks, which no compiler follows.
+        self._grades: Tensor | None = None
+        self._positives: Tensor | None = None
 
     @property
     def t(self) -> Float[Tensor, "anchors block"]:
         """Grades."""
+        if self._grades is None:
+            self._grades = self._targets.grades(self._start, self._stop, self.s.dtype)
         return self._grades
-
-    @functools.cached_property
-    def _grades(self) -> Float[Tensor, "anchors block"]:
-        return self._targets.grades(self._start, self._stop, self.s.dtype)
 
     def side(self, name: str) -> Float[Tensor, "rows columns"]:
         """The part of a side block over these columns."""
@@ -65,13 +66,11 @@ class BlockEntries:
         """Whether every entry is known and weighs 1."""
         return self._known is None and self._targets.weight_of(self._start, self._stop) is None
 
-    @functools.cached_property
-    def _known(self) -> Bool[Tensor, "rows columns"] | None:
-        return self._targets.known(self._start, self._stop)
-
-    @functools.cached_property
+    @property
     def _positive(self) -> Bool[Tensor, "anchors block"]:
-        return self._targets.positive(self._start, self._stop)
+        if self._positives is None:
+            self._positives = self._targets.positive(self._start, self._stop)
+        return self._positives
 
     def _excluded(self, over: str) -> Bool[Tensor, "rows columns"] | None:
         unknown = None if self._known is None else ~self._known

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
-from margins.errors import MarginsError, describe
+from margins.errors import MarginsError, OnceDifferentiableError, describe
 
 
 def gather_rows(
@@ -80,6 +80,8 @@ def _check_agreement(tensor: Tensor, group: dist.ProcessGroup | None) -> None:
                 expected="the same dtype and trailing axes on every rank",
                 received=f"{describe(tensor)} here and something else on rank {rank}",
             )
+    if tensor.ndim == 0:  # after the exchange, so that no rank waits for one that has left
+        raise MarginsError("tensor", expected="[local rows, ...]", received=describe(tensor))
 
 
 class _Gather(torch.autograd.Function):
@@ -93,6 +95,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():
+            raise OnceDifferentiableError("the gather over ranks gives first derivatives only")
         total = upstream[0].contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return total[ctx.start : ctx.start + ctx.count], None

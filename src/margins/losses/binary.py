@@ -30,6 +30,7 @@ class _IndependentLabels(StatisticsLoss):
 
     def check_targets(self, targets: Targets) -> None:
         """Grades are probabilities."""
+        super().check_targets(targets)
         storage = targets.storage
         if (
             isinstance(storage, DenseGrades)

@@ -184,7 +184,7 @@ class DecoupledSoftmax(_Tempered):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Gupta et al. 2024, arXiv 2310.10636, eq. 5.
+        Gupta et al. 2024, arXiv 2310.10636.
     """
 
     needs = frozenset({"positives", "negatives"})
@@ -235,7 +235,7 @@ class SoftInfoNCE(_Tempered):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Li et al. 2023, arXiv 2310.08069, eq. 5 and 6.
+        Li et al. 2023, arXiv 2310.08069.
     """
 
     needs = frozenset({"positives", "negatives"})
@@ -261,6 +261,7 @@ class SoftInfoNCE(_Tempered):
 
     def check_targets(self, targets: Targets) -> None:
         """No entry weights: the loss makes its own."""
+        super().check_targets(targets)
         refuse_entry_weights(targets)
 
     def stages(self) -> Program:
@@ -334,7 +335,7 @@ class MultiSimilarity(EmbeddingLoss):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Wang et al. 2019, arXiv 1904.06627, eq. 11 to 15; base 0.5 as in the authors' code.
+        Wang et al. 2019, arXiv 1904.06627; base 0.5 as in the authors' code.
     """
 
     score_rule: ClassVar[ScoreRule] = Cosine()

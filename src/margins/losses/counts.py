@@ -90,7 +90,7 @@ class AnyLoss(CountsLoss):
         link: "sigmoid" or "softmax".
 
     References:
-        Han, Moniz, Chawla 2024, arXiv 2405.14745, section 3.
+        Han, Moniz, Chawla 2024, arXiv 2405.14745.
 
     Example:
         >>> AnyLoss("f1")(torch.tensor([9.0, -9.0]), torch.tensor([1.0, 0.0]))
@@ -158,7 +158,7 @@ class Dice(CountsLoss):
         link: "sigmoid" or "softmax".
 
     References:
-        Li et al. 2020, arXiv 1911.02855, eq. 6 and 7; Milletari et al. 2016, arXiv 1606.04797 (squared).
+        Li et al. 2020, arXiv 1911.02855; Milletari et al. 2016, arXiv 1606.04797 (squared).
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class OrthogonalProjection(FeaturesLoss):
         apart: its form: "abs_mean" |mean| (the paper), "mean", "mean_abs", "mean_square".
 
     References:
-        Ranasinghe et al. 2021, arXiv 2103.14021, eq. 4 to 6.
+        Ranasinghe et al. 2021, arXiv 2103.14021.
 
     Example:
         >>> OrthogonalProjection()(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 0, 1]))

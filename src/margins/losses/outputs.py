@@ -48,6 +48,11 @@ class MultiHead(OutputsLoss):
         super().__init__(reduction="mean")
         if not heads:
             raise MarginsError("heads", expected="at least one named loss", received="none")
+        for name, head in heads.items():
+            if head.reduction == "none":
+                raise MarginsError(
+                    "heads", expected="losses that reduce to a number", received=f"{name!r}: reduction='none'"
+                )
         self.heads = nn.ModuleDict(dict(heads))
         self.weights = dict.fromkeys(heads, 1.0)
         for name, weight in (weights or {}).items():

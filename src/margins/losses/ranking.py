@@ -8,6 +8,7 @@ from torch import Tensor
 
 from margins.cards import Card, carded
 from margins.engine.pair_sums import Surrogate
+from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.lists import ListLoss
 from margins.losses.forms.pairs import PairsLoss, Scope
 from margins.losses.softplus import softplus
@@ -45,7 +46,7 @@ class MannWhitney(PairsLoss):
         reduction: over rows or columns; see `margins.engine.reduction`.
 
     References:
-        arXiv 2510.00137, eq. 3.
+        arXiv 2510.00137.
 
     Example:
         >>> MannWhitney()(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0]))
@@ -61,6 +62,9 @@ class MannWhitney(PairsLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(surrogate=surrogate, temperature=temperature, scope=scope, reduction=reduction)
+
+
+_LARGEST_GRADE = 60
 
 
 @carded(
@@ -88,7 +92,7 @@ class LambdaRank(ListLoss):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Burges 2010, section 4.
+        Burges 2010, MSR-TR-2010-82.
     """
 
     def __init__(self, *, top: int = 100, reduction: str = "mean") -> None:
@@ -102,6 +106,13 @@ class LambdaRank(ListLoss):
         ideal: Float[Tensor, "anchors top"],
     ) -> Float[Tensor, " anchors"]:
         """The weighted pairs of each list."""
+        if values_are_readable(ideal) and ideal.numel() and float(ideal.max()) > _LARGEST_GRADE:
+            raise MarginsError(
+                "targets",
+                expected=f"grades up to {_LARGEST_GRADE}: a gain is 2 to the grade",
+                received=f"{float(ideal.max()):g}",
+                fix="number the grades of relevance 0, 1, 2, ...",
+            )
         ranks = torch.arange(scores.shape[1], device=scores.device, dtype=scores.dtype)
         discount = 1 / torch.log2(ranks + 2)
         best = ((torch.exp2(ideal) - 1) * discount).sum(1)

@@ -58,7 +58,7 @@ class LDRKL(StatisticsLoss):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Zhu, Ying, Yang 2023, arXiv 2112.14869, eq. 5.
+        Zhu, Ying, Yang 2023, arXiv 2112.14869 (LDR-KL).
 
     Example:
         >>> LDRKL(lam=1.0)(torch.zeros(1, 3), torch.tensor([0]))
@@ -74,6 +74,7 @@ class LDRKL(StatisticsLoss):
 
     def check_targets(self, targets: Targets) -> None:
         """No entry weights."""
+        super().check_targets(targets)
         # The uniform distribution over K candidates is part of the definition; with weights the temperature
         # of the adaptive form could even become negative.
         refuse_entry_weights(targets)
@@ -131,7 +132,7 @@ class ALDRKL(StatisticsLoss):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Zhu, Ying, Yang 2023, arXiv 2112.14869, eq. 8 and section 4.
+        Zhu, Ying, Yang 2023, arXiv 2112.14869 (ALDR-KL).
     """
 
     needs = frozenset({"positives", "negatives"})
@@ -157,6 +158,7 @@ class ALDRKL(StatisticsLoss):
 
     def check_targets(self, targets: Targets) -> None:
         """Exactly one positive a row, of grade 1, and no entry weights."""
+        super().check_targets(targets)
         # The uniform distribution over K candidates is part of the definition; with weights the temperature
         # of the adaptive form could even become negative.
         refuse_entry_weights(targets)

@@ -151,8 +151,8 @@ class CompSum(_OfLogProbability):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Mao, Mohri, Zhong 2023, arXiv 2304.07288, section 2; generalized cross-entropy: Zhang and Sabuncu
-        2018, arXiv 1805.07836, eq. 6, with q = tau - 1.
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288; generalized cross-entropy: Zhang and Sabuncu
+        2018, arXiv 1805.07836, with q = tau - 1.
 
     Example:
         >>> CompSum(tau=2.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))

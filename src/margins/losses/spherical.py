@@ -18,8 +18,10 @@ from margins.engine.evaluators import Rows
 from margins.engine.statistics import Entries, Program, RowValues, Stage, Statistic, through, total
 from margins.losses.forms.base import in_range
 from margins.losses.forms.statistics import StatisticsLoss
+from margins.targets import Targets
 
 _PAPER = "Brebisson, Vincent, The Z-loss, 2016, arXiv 1604.08859"
+_SOFTMAX_PAPER = "Brebisson, Vincent, An exploration of softmax alternatives, 2015, arXiv 1511.05042"
 
 
 def _moments() -> Mapping[str, Statistic]:
@@ -52,7 +54,7 @@ class ZLoss(StatisticsLoss):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Brebisson, Vincent 2016, arXiv 1604.08859, eq. 3.
+        Brebisson, Vincent 2016, arXiv 1604.08859.
     """
 
     needs = frozenset({"positives"})
@@ -111,6 +113,9 @@ class SquaredError(StatisticsLoss):
         tensor(4.)
     """
 
+    def check_targets(self, targets: Targets) -> None:
+        """Any: real values are what it is for."""
+
     def statistics(self) -> Mapping[str, Statistic]:
         """Moments, target score and the targets' own square."""
         return {**_moments(), "own": total("targets"), "target": total("targets", lambda e: e.t)}
@@ -150,7 +155,7 @@ class _LogOfRatio(StatisticsLoss):
     Card(
         name="Spherical softmax",
         summary="softmax with squares for exponentials; trains with any number of classes",
-        paper=_PAPER,
+        paper=_SOFTMAX_PAPER,
         entry=1,
         targets=("classes", "label sets"),
         distributed="independent",
@@ -167,7 +172,7 @@ class SphericalSoftmax(_LogOfRatio):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Vincent, Brebisson, Bouthillier 2015, arXiv 1412.7091, section 3.
+        Brebisson, Vincent 2015, arXiv 1511.05042.
     """
 
     def __init__(self, eps: float = 1e-3, *, reduction: str = "mean") -> None:
@@ -187,7 +192,7 @@ class SphericalSoftmax(_LogOfRatio):
     Card(
         name="Taylor softmax",
         summary="softmax with the exponential's second-order series; trains with any number of classes",
-        paper=_PAPER,
+        paper=_SOFTMAX_PAPER,
         entry=1,
         targets=("classes", "label sets"),
         distributed="independent",
@@ -203,7 +208,7 @@ class TaylorSoftmax(_LogOfRatio):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Vincent, Brebisson, Bouthillier 2015, arXiv 1412.7091, section 3.
+        Brebisson, Vincent 2015, arXiv 1511.05042.
     """
 
     def partition(self, z: RowValues) -> Tensor:

@@ -42,7 +42,7 @@ class EnsLoss(CoefficientsLoss):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Dai 2024, arXiv 2409.00908, algorithm 1.
+        Dai 2024, arXiv 2409.00908.
     """
 
     def __init__(

@@ -14,8 +14,29 @@ from torch import Tensor
 from margins.errors import MarginsError, describe, values_are_readable
 
 
+def check_tensor(name: str, value: object, expected: str) -> None:
+    """A tensor, not a list or an array."""
+    if not isinstance(value, Tensor):
+        raise MarginsError(name, expected=f"a tensor, {expected}", received=describe(value))
+
+
+def index_of(name: str, rows: Tensor, num_anchors: int) -> Tensor:
+    """Row numbers from an index tensor or a boolean mask over the rows."""
+    check_tensor(name, rows, "[n] row numbers or a [B] mask")
+    if rows.dtype == torch.bool and tuple(rows.shape) == (num_anchors,):
+        return rows.nonzero()[:, 0]
+    if rows.dtype == torch.bool:
+        raise MarginsError(name, expected=f"a mask [B] = [{num_anchors}]", received=describe(rows))
+    check_labels(name, rows, dims="[n]")
+    wrong = rows[(rows < -num_anchors) | (rows >= num_anchors)] if values_are_readable(rows) else rows[:0]
+    if wrong.shape[0]:
+        raise MarginsError(name, expected=f"rows in [0, {num_anchors})", received=str(int(wrong[0])))
+    return rows.long()
+
+
 def check_labels(name: str, labels: Tensor, *, dims: str = "[B]") -> None:
     """One-dimensional integers."""
+    check_tensor(name, labels, f"{dims} integers")
     is_index = labels.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     if labels.ndim == 1 and is_index:
         return
@@ -63,6 +84,7 @@ def check_finite(name: str, values: Tensor) -> None:
 
 def check_matrix(name: str, matrix: Tensor, letters: str) -> None:
     """Two-dimensional, floating point."""
+    check_tensor(name, matrix, f"{letters} floats")
     if matrix.ndim != 2 or not matrix.is_floating_point():
         fix = "convert by .float()" if matrix.ndim == 2 else ""
         raise MarginsError(name, expected=f"{letters} floats", received=describe(matrix), fix=fix)

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Mixed(Storage):
-    """share * first + (1 - share) * second, entry by entry; an entry is known when both know it."""
+    """share * first + (1 - share) * second, entry by entry; known where all parts with a share know."""
 
     first: TransformedTargets
     second: TransformedTargets
     share: Float[Tensor, "anchors 1"]
+
+    @property
+    def has_positives(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.first.storage.has_positives and self.second.storage.has_positives
 
     @property
     def is_sparse(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -66,13 +70,17 @@ class Mixed(Storage):
         return first | (self.second.positive_at(rows, columns) & (share < 1))
 
     def known(self, start: int, stop: int) -> Bool[Tensor, "anchors block"] | None:
-        return both(self.first.known(start, stop), self.second.known(start, stop))
+        first, second = self.first.known(start, stop), self.second.known(start, stop)
+        return both(_or_absent(first, self.share > 0), _or_absent(second, self.share < 1))
 
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
-        return both(self.first.known_at(rows, columns), self.second.known_at(rows, columns))
+        first, second = self.first.known_at(rows, columns), self.second.known_at(rows, columns)
+        share = self.share[rows, 0]
+        return both(_or_absent(first, share > 0), _or_absent(second, share < 1))
 
     def known_rows(self) -> Bool[Tensor, " anchors"] | None:
-        return both(self.first.known_rows(), self.second.known_rows())
+        first, second, share = self.first.known_rows(), self.second.known_rows(), self.share[:, 0]
+        return both(_or_absent(first, share > 0), _or_absent(second, share < 1))
 
     def weight(self, start: int, stop: int) -> Float[Tensor, "anchors block"] | None:
         pair = self.first.weight_of(start, stop), self.second.weight_of(start, stop)
@@ -131,6 +139,10 @@ class Appended(Storage):
     """The candidates of several targets over the same anchors, side by side."""
 
     pieces: tuple[TransformedTargets, ...]
+
+    @property
+    def has_positives(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(p.storage.has_positives for p in self.pieces)
 
     @property
     def is_sparse(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -268,6 +280,11 @@ class Appended(Storage):
         targets = type(parts[0].pieces[0])
         columns = zip(*(p.pieces for p in parts), strict=True)
         return Appended(tuple(targets.cat(list(c)) for c in columns))
+
+
+def _or_absent(known: Tensor | None, present: Tensor) -> Tensor | None:
+    # A part whose share is 0 is not there, so what it does not know does not matter.
+    return None if known is None else known | ~present
 
 
 def both(*masks: Tensor | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from margins.errors import MarginsError
-from margins.targets.storage import Positives, Storage
+from margins.targets.storage import Positives, Storage, check_same_candidates
 from margins.taxonomy import Taxonomy
 
 
@@ -54,6 +54,8 @@ class DenseGrades(Storage):
 @dataclass(frozen=True, eq=False)
 class Values(DenseGrades):
     """Real values to be met by the scores (regression): no entry is positive or negative."""
+
+    has_positives: ClassVar[bool] = False
 
     def positive(self, start: int, stop: int) -> Bool[Tensor, "anchors block"]:
         raise _no_positives()
@@ -139,6 +141,7 @@ class Matches(Storage):
 
     @classmethod
     def cat(cls, parts: Sequence[Matches]) -> Matches:
+        check_same_candidates([p.candidate_labels for p in parts])
         same = None
         if any(p.same_items is not None for p in parts):
             absent = [p.anchor_labels.new_full(p.anchor_labels.shape, -1) for p in parts]

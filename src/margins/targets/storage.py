@@ -46,6 +46,9 @@ class Storage(ABC):
     is_sparse: ClassVar[bool] = True
     """Whether `positives` costs no more than the number of positives."""
 
+    has_positives: ClassVar[bool] = True
+    """Whether entries are positive or negative at all; real values are neither."""
+
     has_one_positive: ClassVar[bool] = False
     """Whether every known row has exactly one positive, of grade 1, and every entry is known."""
 
@@ -134,6 +137,17 @@ class Storage(ABC):
 
 
 Record = TypeVar("Record")
+
+
+def check_same_candidates(parts: Sequence[Tensor | None]) -> None:
+    """Raises MarginsError when targets to be joined name different candidates."""
+    first = next((p for p in parts if p is not None), None)
+    for part in parts:
+        if part is not None and part is not first and first is not None and not torch.equal(part, first):
+            raise MarginsError(
+                "parts", expected="targets over the same candidates", received="different candidates",
+                fix="name the candidates of all parts in each: of_matches(labels, candidate_labels, ...)",
+            )  # fmt: skip
 
 
 def count_known(matrix: Matrix) -> Int[Tensor, " anchors"]:
@@ -291,6 +305,7 @@ class Paired(Storage):
     @classmethod
     def cat(cls, parts: Sequence[Paired]) -> Paired:
         first = parts[0]
+        check_same_candidates([p.candidate_ids for p in parts])
         ids = [p.anchor_ids for p in parts if p.anchor_ids is not None]
         if len(ids) not in (0, len(parts)):
             raise MarginsError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -73,12 +74,18 @@ class Targets(TransformedTargets):
         Raises:
             MarginsError: a label out of range, or twice in one row.
         """
+        if isinstance(label_sets, Tensor):
+            raise MarginsError(
+                "label_sets",
+                expected="a list of lists, or (offsets, columns)",
+                received=describe(label_sets),
+                fix="a multi-hot matrix: Targets.of_scores(matrix.float())",
+            )
         if isinstance(label_sets, tuple) and len(label_sets) == 2 and isinstance(label_sets[0], Tensor):
             offsets, columns = cast("tuple[Tensor, Tensor]", label_sets)
         else:
             rows = cast("Sequence[Sequence[int]]", label_sets)
-            offsets = torch.tensor([0, *[len(r) for r in rows]]).cumsum(0)
-            columns = torch.tensor([c for r in rows for c in r], dtype=torch.long)
+            offsets, columns = _compressed(rows)
         checks.check_labels("label_sets", columns, dims="[number of labels]")
         checks.check_labels("offsets", offsets, dims="[B + 1]")
         checks.check_range("label_sets", columns, num_classes)
@@ -192,6 +199,18 @@ class Targets(TransformedTargets):
         checks.check_matrix("values", matrix, "[B, C]")
         checks.check_finite("values", matrix)
         return cls(Values(matrix))
+
+
+def _compressed(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    try:
+        offsets = torch.tensor([0, *[len(r) for r in rows]]).cumsum(0)
+        listed = [operator.index(c) for r in rows for c in r]
+    except TypeError as error:
+        raise MarginsError(
+            "label_sets", expected="a list of lists of integers", received=str(error),
+            fix="one label a row: Targets.of_classes",
+        ) from None  # fmt: skip
+    return offsets, torch.tensor(listed, dtype=torch.long)
 
 
 def _check_offsets(offsets: Tensor, columns: Tensor) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 from margins.errors import MarginsError, describe, values_are_readable
 from margins.targets import checks
 from margins.targets.composed import Appended, Mixed
-from margins.targets.dense import Values
 from margins.targets.fields import as_field, combined, rows_of, stacked
 from margins.targets.reading import Margins, ReadTargets
 from margins.targets.storage import map_tensors
@@ -47,7 +46,7 @@ class TransformedTargets(ReadTargets):
             raise MarginsError(
                 "share", expected=f"a number or [B] = [{self.num_anchors}]", received=describe(column)
             )
-        if values_are_readable(column) and bool(((column < 0) | (column > 1)).any()):
+        if values_are_readable(column) and not bool(((column >= 0) & (column <= 1)).all()):
             raise MarginsError("share", expected="values in [0, 1]", received=f"{column.tolist()}")
         column = column.reshape(-1, 1).expand(self.num_anchors, 1)
         first, second = replace(self, row_weight=None), replace(other, row_weight=None)
@@ -57,7 +56,11 @@ class TransformedTargets(ReadTargets):
             return type(self)(mixed)
         ones = torch.ones(self.num_anchors, device=self.device)
         both_weights = (ones[:, None] if w is None else w[:, None] for w in weights)
-        return type(self)(mixed, row_weight=mixed.blend(*both_weights)[:, 0])
+        first_weight, second_weight = both_weights
+        # Weight 0 is no target: a row ignored in a part is ignored, unless that part has no share in it.
+        gone = ((first_weight == 0) & (column > 0)) | ((second_weight == 0) & (column < 1))
+        blended = mixed.blend(first_weight, second_weight).masked_fill(gone, 0.0)
+        return type(self)(mixed, row_weight=blended[:, 0])
 
     def smooth(self: Own, amount: float) -> Own:
         """Moves a share of the target onto all known entries evenly, as label smoothing does.
@@ -69,7 +72,7 @@ class TransformedTargets(ReadTargets):
         """
         if not 0 <= amount < 1:
             raise MarginsError("smooth(amount)", expected="in [0, 1)", received=f"{amount}")
-        if isinstance(self.storage, Values):
+        if not self.storage.has_positives:
             raise MarginsError("smooth", expected="targets with positives", received="real values")
         return replace(self, smoothing=1 - (1 - self.smoothing) * (1 - amount))
 
@@ -104,6 +107,10 @@ class TransformedTargets(ReadTargets):
         exponential in a logsumexp.
         """
         weight = as_field("weigh", self.shape, rows=rows, candidates=candidates, entries=entries)
+        if weight.dtype == torch.bool:
+            raise MarginsError(
+                "weigh", expected="numbers >= 0", received=describe(weight), fix="masks: .ignore(rows=~mask)"
+            )
         checks.check_not_negative("weigh", weight)
         if rows is not None:
             return replace(self, row_weight=combined(self.row_weight, rows, torch.mul))
@@ -154,13 +161,12 @@ class TransformedTargets(ReadTargets):
 
     def take(self: Own, rows: Tensor | slice) -> Own:
         """Some anchors: an index tensor (repeats allowed), a boolean mask or a slice."""
-        if isinstance(rows, slice):
-            index = torch.arange(self.num_anchors, device=self.device)[rows]
-        elif rows.dtype == torch.bool:
-            index = rows.nonzero()[:, 0]
-        else:
-            index = rows
         num_anchors = self.num_anchors
+        index = (
+            torch.arange(num_anchors, device=self.device)[rows]
+            if isinstance(rows, slice)
+            else checks.index_of("rows", rows, num_anchors)
+        )
         margins = (rows_of(f, index, num_anchors) for f in self.margins.fields())
         return type(self)(
             self.storage.take(index),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from margins.engine.reduction import Reduction, check_reduction
 from margins.engine.sources import at_least_float32, checked
 from margins.errors import MarginsError, describe
 from margins.targets import Targets
+from margins.targets.checks import check_tensor
 
 
 class Loss(nn.Module):
@@ -49,6 +51,7 @@ def as_targets(targets: Targets | Tensor, shape: tuple[int, int]) -> Targets:
                 "targets", expected=f"(anchors, candidates) = {shape}, as the scores", received=repr(targets)
             )
         return targets
+    check_tensor("targets", targets, "[B] class ids or [B, C] floats, or Targets")
     if targets.ndim == 1 and targets.dtype == torch.int64:
         if targets.shape[0] != shape[0]:
             raise MarginsError(
@@ -103,8 +106,11 @@ def _shape_of(scores: Tensor) -> tuple[int, int]:
 def prepared(scores: Tensor, targets: Targets | Tensor) -> tuple[Tensor, Targets]:
     """Finite float32 scores with their margins subtracted, and the targets, for forms that use all scores."""
     columns, targets = as_columns(scores, targets)
+    refuse_real_values(targets)
     if not columns.is_floating_point():
         raise MarginsError("scores", expected="[B, C] floats", received=describe(scores))
+    if columns.shape[1] == 0:
+        raise MarginsError("scores", expected="[B, C] with C >= 1", received=describe(scores))
     columns = checked("scores", at_least_float32(columns))
     margin = targets.margin_of(0, targets.num_candidates)
     return (columns if margin is None else columns - margin.to(columns.dtype)), targets
@@ -125,6 +131,17 @@ def known_weights(targets: Targets, dtype: torch.dtype) -> Tensor:
     return total if rows is None else total * rows[:, None]
 
 
+def refuse_real_values(targets: Targets) -> None:
+    """Raises MarginsError for regression targets, for a loss of positives and negatives."""
+    if not targets.storage.has_positives:
+        raise MarginsError(
+            "targets",
+            expected="targets with positive candidates",
+            received=repr(targets),
+            fix="real values go with SquaredError",
+        )
+
+
 def refuse_entry_weights(targets: Targets) -> None:
     """Raises MarginsError when entries weigh differently, for a loss whose definition has no place for it."""
     if targets.weight_of(0, 0) is not None:
@@ -141,7 +158,7 @@ def in_range(
 ) -> float:
     """The hyperparameter, or an error with its range."""
     above = value > low if open_low else value >= low
-    if not (above and value <= high):
+    if not (above and value <= high and math.isfinite(value)):
         bracket = "(" if open_low else "["
         raise MarginsError(name, expected=f"a number in {bracket}{low:g}, {high:g}]", received=f"{value!r}")
     return value

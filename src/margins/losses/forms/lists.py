@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from margins.engine.reduction import RowLosses
-from margins.losses.forms.base import Loss, in_range, prepared
+from margins.losses.forms.base import Loss, in_range, prepared, refuse_entry_weights
 from margins.targets import Targets
 
 
@@ -63,7 +63,9 @@ class ListLoss(Loss):
         """Row losses with all that a reduction needs."""
         matrix, known_targets = prepared(scores, targets)
         num_candidates = known_targets.num_candidates
+        refuse_entry_weights(known_targets)
         known = known_targets.known(0, num_candidates)
+        known = None if known is None else known.expand(matrix.shape)
         grades = known_targets.grades(0, num_candidates).to(matrix.dtype)
         if known is not None:
             grades = torch.where(known, grades, 0.0)

@@ -13,11 +13,12 @@ from torch import Tensor
 from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.reduction import RowLosses
 from margins.engine.score_rules import Dot, ScoreRule
-from margins.engine.sources import Source, factored, matrix_of
+from margins.engine.sources import Source, checked, factored, matrix_of
 from margins.engine.statistics import Program, Stage, Statistic
 from margins.errors import MarginsError, describe, values_are_readable
-from margins.losses.forms.base import Loss, as_columns, as_targets
+from margins.losses.forms.base import Loss, as_columns, as_targets, refuse_real_values
 from margins.targets import Targets
+from margins.targets.checks import check_tensor
 
 
 class StatisticsLoss(Loss):
@@ -49,7 +50,8 @@ class StatisticsLoss(Loss):
         return None
 
     def check_targets(self, targets: Targets) -> None:
-        """Raises MarginsError for targets that the loss has no meaning for."""
+        """Raises MarginsError for targets that the loss has no meaning for; real values, to begin with."""
+        refuse_real_values(targets)
 
     def initial_rows(self, ids: Tensor | None) -> Mapping[str, Tensor]:
         """Row values kept by row id, for a loss with state."""
@@ -146,6 +148,8 @@ class StatisticsLoss(Loss):
         self.check_targets(targets)
         if source.shape[1] == 0:
             raise MarginsError("scores", expected="[B, C] with C >= 1", received=str(list(source.shape)))
+        if ids is not None and tuple(ids.shape) != (source.shape[0],):
+            raise MarginsError("ids", expected=f"[B] = [{source.shape[0]}]", received=describe(ids))
         valid = self._valid(targets)
         z = evaluator.run(
             self.stages(), source, targets,
@@ -187,6 +191,7 @@ class StatisticsLoss(Loss):
                 fix="side={'name': tensor of shape [B, 1], [1, C] or [B, C]}" if self.side_names else "",
             )
         for name, block in given.items():
+            check_tensor(f"side[{name!r}]", block, "[B or 1, C or 1]")
             fits = block.ndim == 2 and block.shape[0] in (1, shape[0]) and block.shape[1] in (1, shape[1])
             if not fits:
                 raise MarginsError(
@@ -194,6 +199,7 @@ class StatisticsLoss(Loss):
                     expected=f"[B or 1, C or 1] for {list(shape)}",
                     received=describe(block),
                 )
+            checked(f"side[{name!r}]", block)
         return given
 
 
