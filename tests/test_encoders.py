@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from margins.encoders import Dropout, Numbers, NumericEncoder, TextEncoder, hash_texts, linear
+from margins.encoders import Dropout, Numbers, NumericEncoder, TextEncoder, hash_texts, hashing, linear
 from margins.errors import MarginsError
 from margins.heads import LinearHead
 
@@ -92,6 +92,21 @@ def test_a_text_hashes_the_same_alone_and_among_others():
         alone, among = hash_texts([text]), together.take(torch.tensor([k]))
         assert torch.equal(alone.ids, among.ids)
         assert torch.equal(alone.counts, among.counts)
+
+
+def test_texts_hashed_in_parts_equal_texts_hashed_at_once(monkeypatch: pytest.MonkeyPatch):
+    at_once = hash_texts(TEXTS)
+    parts: list[int] = []
+    real = hashing._hashed
+    monkeypatch.setattr(hashing, "_PART_CHARS", 12)
+    monkeypatch.setattr(
+        hashing, "_hashed", lambda texts, *rest: (parts.append(len(texts)), real(texts, *rest))[1]
+    )
+    in_parts = hash_texts(TEXTS)
+    assert sum(parts) == len(TEXTS)
+    assert len(parts) > 2
+    for name in ("ids", "counts", "offsets"):
+        assert torch.equal(getattr(in_parts, name), getattr(at_once, name))
 
 
 def test_hashes_are_the_same_in_every_process():

@@ -237,14 +237,6 @@ def test_pinning_reaches_every_tensor(storage: str, monkeypatch: pytest.MonkeyPa
         assert {id(t) for t in tensors_of(moved)}.isdisjoint(map(id, pinned))
 
 
-@pytest.mark.skipif(not torch.accelerator.is_available(), reason="page-locked memory needs an accelerator")
-@every_storage
-def test_pinned_targets_lie_in_page_locked_memory(storage: str) -> None:
-    pinned = made(storage).pin_memory()
-    assert all(t.is_pinned() for t in tensors_of(pinned))
-    assert_same(pinned, made(storage))
-
-
 @every_storage
 def test_a_pytree_walk_reaches_every_tensor_and_comes_back(storage: str) -> None:
     for targets in all_made(storage):

@@ -24,7 +24,7 @@ from made_up_targets import (
     made,
     written,
 )
-from margins.losses import CrossEntropy
+from margins.losses import CrossEntropy, SquaredError
 from margins.targets import Targets
 from margins.taxonomy import Taxonomy
 
@@ -44,11 +44,12 @@ def one_thread() -> Iterator[None]:
 
 
 def same_loss(first: Targets, second: Targets) -> None:
-    """Cross-entropy does not tell the two apart, in value, gradient and number of rows that count."""
+    """A loss does not tell the two apart, in value, gradient and number of rows that count."""
+    loss = CrossEntropy() if first.storage.has_positives else SquaredError()
     results: list[tuple[Tensor, ...]] = []
     for targets in (first, second):
         scores = drawn(*targets.shape, seed=30).double().requires_grad_()
-        rows = CrossEntropy().rows(scores, targets)
+        rows = loss.rows(scores, targets)
         rows.weighted().sum().backward()
         assert scores.grad is not None
         results.append((rows.weighted(), scores.grad, rows.denominator("mean")))

@@ -28,10 +28,11 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor)}
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor):
-                held = tensor.untyped_storage().nbytes() // tensor.itemsize
-                self.elements = max(self.elements, min(held, tensor.numel()))  # a view holds nothing new
+            # A view of what was given holds nothing new.
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.itemsize)
         return result
 
 

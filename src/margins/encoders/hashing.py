@@ -1,14 +1,14 @@
 """Words, word pairs and character n-grams of texts as hashed ids, without a fitted vocabulary.
 
 The hash is arithmetic on code points, so it is the same in every process and on every machine (Python's own
-`hash` of a string is salted anew in each process). Everything runs on one array of code points for all
+`hash` of a string is salted anew in each process). Everything runs on one array of code points for many
 texts: there is no Python loop over characters or n-grams.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is zero modulo 2^64
 _SPACE = np.uint64(ord(" "))
+_PART_CHARS = 2_000_000
 # Not a small multiple of the base, or a family would look like another first character.
 _FAMILY_STEP = 0xD6E8FEB86659FD93
 # Families hash apart: the word "ab" is not the n-gram "ab". N-grams of length k take _CHARS + k.
@@ -77,18 +78,38 @@ def hash_texts(
             expected="buckets >= 1 and 1 <= shortest <= longest",
             received=f"{buckets}, {chars}",
         )
+    parts = [_hashed(part, buckets, word_pairs, chars) for part in _parts(texts)]
+    sizes = np.concatenate([size for _, _, size in parts])
+    return HashedTexts(
+        torch.from_numpy(np.concatenate([ids for ids, _, _ in parts])),
+        torch.from_numpy(np.concatenate([counts for _, counts, _ in parts]).astype(np.float32)),
+        torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)),
+    )
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Runs of texts whose n-grams fit in memory at once; at least one run, empty or not."""
+    start = length = 0
+    for place, text in enumerate(texts):
+        length += len(text)
+        if length > _PART_CHARS:
+            yield texts[start : place + 1]
+            start, length = place + 1, 0
+    if start < len(texts) or not texts:
+        yield texts[start:]
+
+
+def _hashed(
+    texts: Sequence[str], buckets: int, word_pairs: bool, chars: tuple[int, int]
+) -> tuple[Ints, Ints, Ints]:
+    """Distinct ids and their counts, text after text, and how many ids each text has."""
     codes, text_of = _spaced_code_points(texts)
     hashed = _word_features(codes, text_of, word_pairs=word_pairs)
     hashed += [_char_features(codes, text_of, length) for length in range(chars[0], chars[1] + 1)]
     values = np.concatenate([h for h, _ in hashed]) % np.uint64(buckets)
     owners = np.concatenate([o for _, o in hashed])
     keys, counts = np.unique(owners * buckets + values.astype(np.int64), return_counts=True)
-    sizes = np.bincount(keys // buckets, minlength=len(texts))
-    return HashedTexts(
-        torch.from_numpy(keys % buckets),
-        torch.from_numpy(counts.astype(np.float32)),
-        torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)),
-    )
+    return keys % buckets, counts, np.bincount(keys // buckets, minlength=len(texts))
 
 
 class _LettersAndDigits(dict[int, str | int]):

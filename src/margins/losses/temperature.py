@@ -21,7 +21,7 @@ class LearnedTemperature(nn.Module):
         minimum: > 0; keeps the gradient of the scores bounded (0.01 in CLIP, arXiv 2103.00020).
 
     Example:
-        >>> float(LearnedTemperature(0.07)().detach().round(decimals=4))
+        >>> round(float(LearnedTemperature(0.07)().detach()), 4)
         0.07
     """
 
