@@ -153,6 +153,24 @@ def test_roles_share_no_row_and_cover_the_table(monkeypatch: pytest.MonkeyPatch)
     assert seen[0] == seen[1]
 
 
+def test_recipes_start_from_the_same_weights_and_order_and_seeds_and_folds_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    starts: list[bytes] = []
+    real_train = trials.train
+
+    def spy(model, *rest, generator, **named):
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        starts.append(weights.numpy().tobytes() + generator.get_state().numpy().tobytes())
+        return real_train(model, *rest, generator=generator, **named)
+
+    monkeypatch.setattr(trials, "train", spy)
+    quick(num_seeds=2)
+    by_fold_and_seed = [set(starts[k : k + 3]) for k in range(0, 18, 3)]
+    assert [len(found) for found in by_fold_and_seed] == [1] * 6
+    assert len(set(starts)) == 6
+
+
 def test_labels_of_a_test_fold_change_its_score_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
     # If anything before the last step looked at the test fold, predictions would move with its labels.
     def predictions(flip: bool) -> np.ndarray:

@@ -97,7 +97,7 @@ def test_the_answer_names_winner_size_interval_and_who_else_cannot_be_told_apart
         }
     )
     assert text.split(" beat Plain")[0] in ("Good", "Alike")
-    assert "95 % interval +0.0" in text
+    assert "95 % interval of this pair alone +0.0" in text
     assert "So did" in text
     assert "do not tell it apart from" in text
     assert "Poor" not in text

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from harness.problems import Problem
 from margins import losses
 from margins.losses import Loss
@@ -115,7 +113,7 @@ CASES = (
     Case(
         "InfoNCE[learned]",
         lambda **kw: losses.InfoNCE(losses.LearnedTemperature(0.7), **kw),
-        partial(contrastive.info_nce, temperature=float(np.exp(np.float32(np.log(0.7))))),
+        partial(contrastive.info_nce, temperature=float(losses.LearnedTemperature(0.7)().detach())),
         MULTI,
     ),
     Case("SupCon", partial(losses.SupCon, 0.6), partial(contrastive.sup_con, temperature=0.6), POSITIVE_SETS),

@@ -59,7 +59,8 @@ def decoupled_softmax(scores, target, known, weight, margin, *, temperature):
             values.append(0.0)
             continue
         against = log_sum_exp((e.score, e.weight) for e in others)
-        values.append(math.fsum(e.weight * softplus(against - e.score) for e in chosen) / len(chosen))
+        total = math.fsum(e.weight * e.target * softplus(against - e.score) for e in chosen)
+        values.append(total / math.fsum(e.weight * e.target for e in chosen))
     return values
 
 
@@ -125,6 +126,6 @@ def soft_info_nce(
         pushed = [(e.score, e.weight * o) for e, o in zip(others, omega, strict=True) if o > 0.0]
         total = 0.0
         for p in chosen:
-            total += p.weight * (log_sum_exp([(p.score, 1.0), *pushed]) - p.score)
-        values.append(total / len(chosen))
+            total += p.weight * p.target * (log_sum_exp([(p.score, 1.0), *pushed]) - p.score)
+        values.append(total / math.fsum(p.weight * p.target for p in chosen))
     return values

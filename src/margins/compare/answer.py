@@ -55,6 +55,9 @@ def _won(
     if len(winners) > 1:
         text += f" So did {_listed(winners[1:])}."
     rivals = [r for r in result.recipes if r is not best and r is not baseline]
+    top = result.recipes[0]
+    if top is not best:
+        text += f" The best mean is that of {top.title} ({top.mean:.4f}), which was not shown to beat it."
     alike = [r for r in rivals if _verdict(result, best, r) == "undecided"]
     if alike:
         text += f" These data do not tell it apart from {_listed(alike)}."
@@ -67,8 +70,8 @@ def _verdict(result: ComparisonResult, first: RecipeResult, second: RecipeResult
 
 def _difference(result: ComparisonResult, first: RecipeResult, second: RecipeResult) -> str:
     d = result.difference(first.name, second.name)
-    interval = f"{100 * result.confidence:g} % interval {_signed(d.low)} to {_signed(d.high)}"
-    return f"a difference of {_signed(d.mean)} ({interval})"
+    reach = f"{_signed(d.low)} to {_signed(d.high)}"
+    return f"a difference of {_signed(d.mean)} ({100 * result.confidence:g} % interval of this pair alone {reach})"
 
 
 def _listed(recipes: Sequence[RecipeResult]) -> str:

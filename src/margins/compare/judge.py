@@ -80,7 +80,9 @@ def _detectable(tests: list[PairedTest], num_folds: int, test_to_train: float, c
     """For the median spread of the pairs: one recipe that failed must not speak for all."""
     spreads = [t.spread for t in tests if t.has_basis]
     spread = float(np.median(spreads)) if spreads else 0.0
-    return detectable_difference(spread, num_folds, test_to_train=test_to_train, alpha=1 - confidence)
+    # A verdict must pass Holm's correction, whose first step is this strict.
+    alpha = (1 - confidence) / len(tests)
+    return detectable_difference(spread, num_folds, test_to_train=test_to_train, alpha=alpha)
 
 
 def _without_basis(differences: list[Difference], tests: list[PairedTest]) -> list[str]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from margins.engine.entries import NEUTRAL, BlockEntries
 from margins.engine.evaluators import Evaluator, Pass
 from margins.engine.logsumexp import row_logsumexp
-from margins.engine.sources import Factored
+from margins.engine.score_rules import ScoreRule
+from margins.engine.sources import Factored, full_precision
 from margins.engine.statistics import Statistic
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.targets import Targets
@@ -46,59 +47,38 @@ class Blockwise(Evaluator):
                 received="a matrix of scores",
                 fix="call loss.on_candidates(...) or loss.on_embeddings(...), or use Dense()",
             )
-        inputs = _Inputs.of(here)
-        return list(_Scan.apply(statistics, inputs, self.block_size, *inputs.tensors))  # pyright: ignore[reportArgumentType]
+        layout, tensors = _laid_out(here)
+        outside = layout.outside_tensors(statistics, tensors) if torch.is_grad_enabled() else ()
+        found = _Scan.apply(statistics, layout, self.block_size, len(tensors), *tensors, *outside)
+        return list(found)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """Every tensor that the gradient may reach, in one flat list, and how to put them back.
+class _Layout:
+    """How the flat list of a pass's tensors is put back together; it holds none of those itself.
 
     `axes` says along which axis a tensor runs with the candidates, and so is cut into blocks.
     """
 
-    source: Factored
-    targets: Targets
-    tensors: tuple[Tensor, ...]
-    axes: tuple[int | None, ...]
+    rule: ScoreRule
+    has_bias: bool
     side: tuple[str, ...]
     rows: tuple[str, ...]
-    num_leaves: int  # all but the parameters of the loss: phi reads those itself, so they stay as they are
-
-    @classmethod
-    def of(cls, here: Pass) -> _Inputs:
-        source = here.source
-        assert isinstance(source, Factored)  # noqa: S101  (checked by the evaluator)
-        bias = () if source.bias is None else (source.bias,)
-        graded = tensors_with_gradient(here.targets)
-        rest = (*here.rows.values(), *graded, *here.params)
-        side = tuple(here.side.values())
-        axes = (None, 0, *(0 for _ in bias), *(None if b.shape[1] == 1 else 1 for b in side))
-        tensors = (source.embeddings, source.candidates, *bias, *side, *rest)
-        return cls(
-            source=source,
-            targets=here.targets,
-            tensors=tensors,
-            axes=axes + (None,) * len(rest),
-            side=tuple(here.side),
-            rows=tuple(here.rows),
-            num_leaves=len(tensors) - len(here.params),
-        )
+    targets: Targets
+    axes: tuple[int | None, ...]
 
     def block(self, tensors: Sequence[Tensor], start: int, stop: int) -> BlockEntries:
         """The entries of some columns, made of `tensors` that are cut to them already."""
         place = iter(tensors)
-        bias = None if self.source.bias is None else tensors[2]
-        cut = Factored(self.source.rule, next(place), next(place), bias)
-        if bias is not None:
-            next(place)
+        embeddings, candidates = next(place), next(place)
+        source = Factored(self.rule, embeddings, candidates, next(place) if self.has_bias else None)
         side = {name: next(place) for name in self.side}
         rows = {name: next(place) for name in self.rows}
         targets = self.targets
         swap = {id(t): next(place) for t in tensors_with_gradient(targets)}
         if swap:
             targets = targets.map_tensors(lambda t: swap.get(id(t), t))
-        return BlockEntries(cut.matrix(), targets, start, stop, side=side, rows=rows)
+        return BlockEntries(source.matrix(), targets, start, stop, side=side, rows=rows)
 
     def cut(self, tensors: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
         """The part of every tensor that some columns need."""
@@ -106,6 +86,43 @@ class _Inputs:
             t if axis is None else t.narrow(axis, start, stop - start)
             for t, axis in zip(tensors, self.axes, strict=True)
         ]
+
+    def outside_tensors(
+        self, statistics: Sequence[Statistic], tensors: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Learned tensors that phi or the score rule read by themselves: parameters of a loss or a gate.
+
+        One column is scored from constants; what still asks for a gradient came from elsewhere.
+        """
+        constants = [t.detach() for t in self.cut(tensors, 0, 1)]
+        with torch.enable_grad():
+            entries = self.block(constants, 0, 1)
+            terms = [entries.terms(s) for s in statistics]
+        found: dict[int, Tensor] = {}
+        waiting, seen = [t.grad_fn for t in terms if t.grad_fn is not None], set[Any]()
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)  # of the nodes that gather a leaf's gradient
+            if leaf is not None:
+                found[id(leaf)] = leaf
+            waiting.extend(parent for parent, _ in node.next_functions if parent is not None)
+        return tuple(found.values())
+
+
+def _laid_out(here: Pass) -> tuple[_Layout, tuple[Tensor, ...]]:
+    source = here.source
+    assert isinstance(source, Factored)  # noqa: S101  (checked by the evaluator)
+    bias = () if source.bias is None else (source.bias,)
+    side = tuple(here.side.values())
+    rest = (*here.rows.values(), *tensors_with_gradient(here.targets))
+    axes = (None, 0, *(0 for _ in bias), *(None if b.shape[1] == 1 else 1 for b in side))
+    layout = _Layout(
+        source.rule, bool(bias), tuple(here.side), tuple(here.rows), here.targets, axes + (None,) * len(rest)
+    )
+    return layout, (source.embeddings, source.candidates, *bias, *side, *rest)
 
 
 def tensors_with_gradient(targets: Targets) -> list[Tensor]:
@@ -126,14 +143,21 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, statistics: tuple[Statistic, ...], inputs: _Inputs, block_size: int, *tensors: Tensor
+        ctx: Any,
+        statistics: tuple[Statistic, ...],
+        layout: _Layout,
+        block_size: int,
+        num_tensors: int,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        running = [_Running.start(s, tensors[0]) for s in statistics]
-        for start, stop in column_blocks(tensors[1].shape[0], block_size):
-            entries = inputs.block(inputs.cut(tensors, start, stop), start, stop)
+        own = tensors[:num_tensors]
+        running = [_Running.start(s, own[0]) for s in statistics]
+        for start, stop in column_blocks(own[1].shape[0], block_size):
+            entries = layout.block(layout.cut(own, start, stop), start, stop)
             running = [r.add(entries.terms(r.statistic)) for r in running]
         found = tuple(r.value for r in running)
-        ctx.statistics, ctx.inputs, ctx.block_size = statistics, inputs, block_size
+        ctx.statistics, ctx.layout, ctx.block_size = statistics, layout, block_size
+        ctx.counts = num_tensors, len(tensors)
         ctx.save_for_backward(*tensors, *found, *(r.ties for r in running))
         return found
 
@@ -144,34 +168,50 @@ class _Scan(torch.autograd.Function):
                 "the blockwise evaluator gives first derivatives only: a step that needs second ones "
                 "(bilevel, gradient penalty) must use the dense evaluator"
             )
-        num_tensors, num_found = len(ctx.inputs.tensors), len(ctx.statistics)
-        tensors, rest = ctx.saved_tensors[:num_tensors], ctx.saved_tensors[num_tensors:]
+        num_tensors, num_inputs = ctx.counts
+        saved, num_found = ctx.saved_tensors, len(ctx.statistics)
+        own, outside = saved[:num_tensors], saved[num_tensors:num_inputs]
+        _check_outside(ctx, own, outside)
         # Constants of the block's own small graph: what was saved still remembers the whole one.
-        rest = [t.detach() for t in rest]
+        rest = [t.detach() for t in saved[num_inputs:]]
         rows = list(zip(upstream, rest[:num_found], rest[num_found:], strict=True))
+        wanted = ctx.needs_input_grad[4:]
         gradients = [
-            torch.zeros_like(t) if w else None for t, w in zip(tensors, ctx.needs_input_grad[3:], strict=True)
+            torch.zeros_like(t) if w else None for t, w in zip(saved[:num_inputs], wanted, strict=True)
         ]
-        device = tensors[0].device.type
-        with torch.enable_grad(), torch.autocast(device, enabled=False):
-            for start, stop in column_blocks(tensors[1].shape[0], ctx.block_size):
-                _add_block(ctx, tensors, gradients, rows, (start, stop))
-        return (None, None, None, *gradients)
+        with torch.enable_grad(), full_precision(own[0].device):
+            for start, stop in column_blocks(own[1].shape[0], ctx.block_size):
+                _add_block(ctx, own, outside, gradients, rows, (start, stop))
+        return (None, None, None, None, *gradients)
+
+
+def _check_outside(ctx: Any, own: Sequence[Tensor], outside: Sequence[Tensor]) -> None:
+    """The parameters read now must be those of the forward pass; a functional call swaps them back."""
+    now = ctx.layout.outside_tensors(ctx.statistics, own)
+    if {id(t) for t in now} != {id(t) for t in outside}:
+        raise MarginsError(
+            "evaluator",
+            expected="the same parameters in backward as in forward",
+            received="others: they were swapped in between (torch.func.functional_call)",
+            fix="use the dense evaluator there",
+        )
 
 
 def _add_block(
     ctx: Any,
-    tensors: Sequence[Tensor],
+    own: Sequence[Tensor],
+    outside: Sequence[Tensor],
     gradients: list[Tensor | None],
     rows: list[tuple[Tensor, Tensor, Tensor]],
     columns: tuple[int, int],
 ) -> None:
     """Makes the block again and adds its share to the gradients."""
-    inputs: _Inputs = ctx.inputs
-    leaves = inputs.cut(tensors, *columns)
-    for i in range(inputs.num_leaves):
-        leaves[i] = leaves[i].detach().requires_grad_(gradients[i] is not None)
-    entries = inputs.block(leaves, *columns)
+    layout: _Layout = ctx.layout
+    leaves = [
+        t.detach().requires_grad_(g is not None)
+        for t, g in zip(layout.cut(own, *columns), gradients, strict=False)
+    ]
+    entries = layout.block(leaves, *columns)
     pieces: list[Tensor] = []
     for statistic, row in zip(ctx.statistics, rows, strict=True):
         terms = entries.terms(statistic)
@@ -179,12 +219,13 @@ def _add_block(
             pieces.append((_upstream_of_terms(statistic, terms.detach(), *row) * terms).sum())
     if not pieces:
         return
+    reached, axes = [*leaves, *outside], [*layout.axes, *(None for _ in outside)]
     active = [i for i, g in enumerate(gradients) if g is not None]
     parts: Sequence[Tensor | None] = torch.autograd.grad(
-        pieces, [leaves[i] for i in active], allow_unused=True
+        pieces, [reached[i] for i in active], allow_unused=True
     )
     for i, part in zip(active, parts, strict=True):
-        total, axis = gradients[i], inputs.axes[i]
+        total, axis = gradients[i], axes[i]
         if part is not None and total is not None:  # pyright: ignore[reportUnnecessaryComparison]
             target = total if axis is None else total.narrow(axis, columns[0], columns[1] - columns[0])
             target += part

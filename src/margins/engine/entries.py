@@ -140,13 +140,12 @@ class ListedEntries:
 
 def weighted(phi: Tensor, weight: Tensor | None, statistic: Statistic) -> Tensor:
     """An entry weight multiplies a term of a sum and adds its logarithm to a term of a logsumexp."""
-    if weight is None:
+    if weight is None or statistic.reduce in ("max", "min"):
         return phi
+    weight = weight.to(phi.dtype)
     if statistic.reduce == "sum":
-        return phi * weight.to(phi.dtype)
-    if statistic.reduce == "logsumexp":
-        return phi + weight.clamp(min=torch.finfo(weight.dtype).tiny).log().to(phi.dtype)
-    return phi
+        return phi * weight
+    return phi + weight.clamp(min=torch.finfo(weight.dtype).tiny).log()
 
 
 def reduce_by_row(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from margins.engine.entries import BlockEntries, ListedEntries, Values
 from margins.engine.logsumexp import row_logsumexp
-from margins.engine.sources import Source
+from margins.engine.sources import Source, full_precision
 from margins.engine.statistics import Program, Repeat, Stage, Statistic
 from margins.errors import values_are_readable
 from margins.targets import Positives, Targets
@@ -32,7 +32,6 @@ class Pass:
     source: Source
     targets: Targets
     side: Mapping[str, Tensor]
-    params: tuple[Tensor, ...]
     valid: Bool[Tensor, " anchors"] | None
     rows: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     listing: Positives | None = None
@@ -85,7 +84,6 @@ class Evaluator(ABC):
         targets: Targets,
         *,
         side: Mapping[str, Tensor],
-        params: tuple[Tensor, ...] = (),
         valid: Bool[Tensor, " anchors"] | None = None,
         rows: Mapping[str, Tensor] | None = None,
     ) -> Rows:
@@ -96,16 +94,15 @@ class Evaluator(ABC):
             source: scores, or what they are made of.
             targets: same shape as the source.
             side: named blocks beside the scores, each a 2-D tensor that broadcasts to them.
-            params: learned tensors that phi reads.
             valid: rows that count; the others get 0 for every statistic. None when all count.
             rows: row values that are there before the first stage (state kept by row).
         """
-        here = Pass(source, targets, side, params, valid, dict(rows or {}))
-        device = targets.device.type
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _nothing():
+        dtype = source.like.dtype
+        here = Pass(source, targets, side, valid, {n: r.to(dtype) for n, r in (rows or {}).items()})
+        with full_precision(source.like.device):
             for step in program:
                 self._repeat(step, here) if isinstance(step, Repeat) else self._stage(step, here)
-        return Rows(here.rows, targets, next(iter(here.rows.values())).dtype)
+        return Rows(here.rows, targets, dtype)
 
     def _repeat(self, step: Repeat, here: Pass) -> None:
         kinds = step.kinds()
@@ -133,7 +130,7 @@ class Evaluator(ABC):
             found = {n: torch.where(here.valid, z, 0.0) for n, z in found.items()}
         here.rows.update(found)
         for name, value in stage.rows.items():
-            result = value.function(Rows(here.rows, here.targets, next(iter(here.rows.values())).dtype))
+            result = value.function(Rows(here.rows, here.targets, here.source.like.dtype))
             here.rows[name] = result.detach() if value.kind == "detached" else result
 
     def _listed(self, statistics: Statistics, here: Pass) -> Iterator[tuple[str, Tensor]]:
@@ -149,7 +146,10 @@ class Evaluator(ABC):
 
 
 class Dense(Evaluator):
-    """Scores are materialised: the reference for all other evaluators, and twice differentiable."""
+    """Scores are materialised: the reference for all other evaluators, and twice differentiable.
+
+    A second derivative takes row values that a loss declares detached for constants, as the first does.
+    """
 
     twice_differentiable = True
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from margins.errors import values_are_readable
+
 
 class _RowLogSumExp(torch.autograd.Function):
     @staticmethod
@@ -19,7 +21,7 @@ class _RowLogSumExp(torch.autograd.Function):
         p = torch.softmax(x, 1)
         peak = x.amax(1)
         empty = peak.isneginf()
-        if bool(empty.any()):
+        if not values_are_readable(empty) or bool(empty.any()):
             p = p.masked_fill(empty[:, None], 0.0)
         top = p.amax(1)
         z = torch.where(empty, peak, peak - torch.where(empty, 1.0, top).log())

@@ -50,9 +50,11 @@ def pair_sums(
         scores: one row a group; pairs are within a row.
         positive: which items are positive; the others are negative.
         weight: of each item, 0 for one that is not there; a pair weighs the product of its items' weights.
+            A constant to the gradient.
         surrogate: "logistic" softplus(x), "hinge" max(0, 1 + x), "square" (1 + x)^2.
         temperature: > 0, divides the difference.
     """
+    weight = weight.detach()  # a constant: the sweep finds the slope of scores only
     zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
     positive_weight, negative_weight = (
         torch.where(positive, weight, zero),

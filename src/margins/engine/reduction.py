@@ -59,6 +59,12 @@ class RowLosses:
 
     def reduce(self, reduction: Reduction, denominator: Tensor | float | None = None) -> Tensor:
         """The number, or with 'none' the rows."""
+        if denominator is not None and reduction in ("none", "sum"):
+            raise MarginsError(
+                "denominator",
+                expected="reduction 'mean' or 'weighted_mean' with it",
+                received=repr(reduction),
+            )
         if reduction == "none":
             return self.weighted()
         if reduction == "sum":

@@ -1,7 +1,7 @@
 """Score rules: how a block of scores is made from embeddings and candidates.
 
 A rule gives whole blocks, for the evaluators, and single pairs, for positives that are held sparsely.
-Both forms of a rule give the same numbers up to rounding.
+Both forms of a rule give the same numbers up to rounding of their squares.
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ class SquaredEuclidean:
 
 @dataclass(frozen=True)
 class Euclidean:
-    """Minus the distance; two equal vectors have distance 0 and no gradient."""
+    """Minus the distance; two equal vectors get no gradient.
+
+    Blocks come from the expanded square, so near 0 a distance is off by about the square root of the
+    dtype's grain times the vectors' spread; pairs are exact.
+    """
 
     def __call__(
         self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context without autocast: no loss computes in half precision, whatever surrounds it."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 @dataclass(frozen=True)
 class Matrix:
     """Scores that are there already."""
@@ -27,6 +35,11 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         """(anchors, candidates)."""
         return self.scores.shape[0], self.scores.shape[1]
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and device of the scores."""
+        return self.scores
 
     def matrix(self) -> Float[Tensor, "anchors candidates"]:
         """All scores."""
@@ -54,6 +67,11 @@ class Factored:
     def shape(self) -> tuple[int, int]:
         """(anchors, candidates)."""
         return self.embeddings.shape[0], self.candidates.shape[0]
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and device of the scores."""
+        return self.embeddings
 
     def matrix(self) -> Float[Tensor, "anchors candidates"]:
         """All scores."""

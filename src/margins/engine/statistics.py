@@ -130,12 +130,24 @@ def _no_rows() -> dict[str, RowValue]:
     return {}
 
 
+RESERVED = frozenset({"known_weight", "mass", "num_known", "num_positives"})
+"""What every row function finds beside its own names."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """Statistics found in one pass over the scores, and row values made of them for later passes."""
 
     statistics: Mapping[str, Statistic]
     rows: Mapping[str, RowValue] = field(default_factory=_no_rows)
+
+    def __post_init__(self) -> None:
+        taken = RESERVED & {*self.statistics, *self.rows}
+        if taken:
+            raise MarginsError(
+                "Stage", expected=f"names other than {sorted(RESERVED)}", received=f"{sorted(taken)}",
+                fix="every row has these counts anyway, as z.mass and the like",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

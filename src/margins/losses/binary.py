@@ -12,17 +12,16 @@ from torch.nn.functional import logsigmoid
 from margins.cards import Card, carded
 from margins.engine.evaluators import Rows
 from margins.engine.statistics import Entries, Statistic, total
-from margins.errors import MarginsError, values_are_readable
-from margins.losses.forms.base import in_range
+from margins.losses.forms.base import in_range, refuse_grades_beyond_one
 from margins.losses.forms.statistics import StatisticsLoss
 from margins.losses.softplus import softplus
 from margins.targets import Targets
-from margins.targets.checks import check_not_negative
-from margins.targets.dense import DenseGrades
 
 
 class _IndependentLabels(StatisticsLoss):
     """A sum over known labels; a mean divides by the number of known labels, as torch does."""
+
+    takes_columns = True
 
     def units(self, targets: Targets) -> Float[Tensor, " anchors"] | None:
         """A row counts as often as it has known labels."""
@@ -31,18 +30,7 @@ class _IndependentLabels(StatisticsLoss):
     def check_targets(self, targets: Targets) -> None:
         """Grades are probabilities."""
         super().check_targets(targets)
-        storage = targets.storage
-        if (
-            isinstance(storage, DenseGrades)
-            and storage.upper_bound > 1
-            and values_are_readable(storage.matrix)
-        ):
-            largest = check_not_negative("targets", storage.matrix)
-            if largest > 1 and storage.matrix.numel():
-                raise MarginsError(
-                    "targets", expected="[B, C] probabilities in [0, 1]", received=f"a grade of {largest:g}",
-                    fix="divide graded relevance by its maximum, or use a ranking loss",
-                )  # fmt: skip
+        refuse_grades_beyond_one(targets)
 
 
 @carded(

@@ -26,7 +26,7 @@ from margins.engine.statistics import (
     total,
 )
 from margins.errors import MarginsError, values_are_readable
-from margins.losses.forms.base import in_range, refuse_entry_weights
+from margins.losses.forms.base import in_range, refuse_entry_weights, refuse_shares, refuse_smoothing
 from margins.losses.forms.statistics import EmbeddingLoss
 from margins.losses.softplus import softplus
 from margins.losses.temperature import Temperature, checked_temperature, divided_by
@@ -107,6 +107,9 @@ class InfoNCE(_PositivesAgainstAll):
         denominator: Tensor | float | None = None,
     ) -> Float[Tensor, "*reduced"]:
         """Query i belongs to document i; documents beyond the queries are extra negatives.
+
+        On several ranks it sees the local documents only: for those of all ranks use `on_candidates` with
+        `gather_rows(documents)` from `margins.engine` and targets that point at each rank's own part.
 
         Args:
             queries: [B, d].
@@ -192,17 +195,22 @@ class DecoupledSoftmax(_Tempered):
     def __init__(self, temperature: Temperature = 0.05, *, reduction: str = "mean") -> None:
         super().__init__(temperature, reduction=reduction)
 
+    def check_targets(self, targets: Targets) -> None:
+        """No smoothing."""
+        super().check_targets(targets)
+        refuse_smoothing(targets)
+
     def stages(self) -> Program:
         """The negatives first; then each positive against them."""
         negatives = Stage({"rivals": logsumexp("negatives", self.scaled)})
-        return negatives, Stage({"loss": total("positives", self._phi)})
+        return negatives, Stage({"loss": total("targets", self._phi)})
 
     def _phi(self, e: Entries) -> Tensor:
         return softplus(e.row.rivals - self.scaled(e))
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
-        """Mean over the positives."""
-        return z.loss / z.num_positives
+        """Mean over the positives by grade."""
+        return z.loss / z.mass.clamp(min=1e-12)
 
 
 @carded(
@@ -262,6 +270,7 @@ class SoftInfoNCE(_Tempered):
     def check_targets(self, targets: Targets) -> None:
         """No entry weights: the loss makes its own."""
         super().check_targets(targets)
+        refuse_smoothing(targets)
         refuse_entry_weights(targets)
 
     def stages(self) -> Program:
@@ -275,7 +284,7 @@ class SoftInfoNCE(_Tempered):
             },
         )
         negatives = Stage({"rivals": logsumexp("negatives", self._weighed)})
-        loss = total("positives", lambda e: softplus(e.row.rivals - self.scaled(e)))
+        loss = total("targets", lambda e: softplus(e.row.rivals - self.scaled(e)))
         return likeness, negatives, Stage({"loss": loss})
 
     def _likeness(self, e: Entries) -> Tensor:
@@ -302,8 +311,8 @@ class SoftInfoNCE(_Tempered):
         return self.scaled(e) + weight.log()
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
-        """Mean over the positives."""
-        return z.loss / z.num_positives
+        """Mean over the positives by grade."""
+        return z.loss / z.mass.clamp(min=1e-12)
 
 
 @carded(
@@ -355,6 +364,11 @@ class MultiSimilarity(EmbeddingLoss):
         self.beta = in_range("beta", beta, low=0, open_low=True)
         self.base = in_range("base", base, low=-float("inf"))
         self.epsilon = None if epsilon is None else in_range("epsilon", epsilon, low=0)
+
+    def check_targets(self, targets: Targets) -> None:
+        """No mixtures, no smoothing: a pair is positive or not."""
+        super().check_targets(targets)
+        refuse_shares(targets)
 
     def stages(self) -> Program:
         """The thresholds of mining, as constants; then the two sides."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -42,11 +43,8 @@ def _jaccard(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:  # noqa:
     return tp / (tp + fp + fn + _EPS)
 
 
-def _f_beta(beta: float) -> Metric:
-    def metric(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:  # noqa: ARG001
-        return (1 + beta**2) * tp / (beta**2 * (tp + fn) + tp + fp + _EPS)
-
-    return metric
+def _f_beta(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor, *, beta: float) -> Tensor:  # noqa: ARG001
+    return (1 + beta**2) * tp / (beta**2 * (tp + fn) + tp + fp + _EPS)
 
 
 METRICS: dict[str, Metric] = {
@@ -117,7 +115,7 @@ class AnyLoss(CountsLoss):
 
     def _named(self, metric: str) -> Metric:
         if metric in ("f1", "fbeta"):
-            return _f_beta(1.0 if metric == "f1" else self.beta)
+            return partial(_f_beta, beta=1.0 if metric == "f1" else self.beta)
         if metric not in METRICS:
             names = sorted({*METRICS, "f1", "fbeta"})
             raise MarginsError("metric", expected=f"one of {names} or a function", received=repr(metric))

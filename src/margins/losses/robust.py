@@ -24,7 +24,7 @@ from margins.engine.statistics import (
     total,
 )
 from margins.errors import MarginsError, describe, values_are_readable
-from margins.losses.forms.base import in_range, refuse_entry_weights
+from margins.losses.forms.base import in_range, refuse_entry_weights, refuse_smoothing
 from margins.losses.forms.statistics import StatisticsLoss
 from margins.losses.softplus import softplus
 from margins.targets import Targets
@@ -73,8 +73,9 @@ class LDRKL(StatisticsLoss):
         self.margin = in_range("margin", margin, low=0)
 
     def check_targets(self, targets: Targets) -> None:
-        """No entry weights."""
+        """No entry weights, no smoothing."""
         super().check_targets(targets)
+        refuse_smoothing(targets)
         # The uniform distribution over K candidates is part of the definition; with weights the temperature
         # of the adaptive form could even become negative.
         refuse_entry_weights(targets)
@@ -166,7 +167,7 @@ class ALDRKL(StatisticsLoss):
             return
         mass = targets.mass()
         several = (targets.num_positives() > 1) | ((mass > 0) & ((mass - 1).abs() > 1e-6))
-        if bool(several.any()) or targets.smoothing > 0:
+        if bool(several.any()) or targets.is_smoothed:
             raise MarginsError(
                 "targets", expected="one positive of grade 1 a row", received=repr(targets),
                 fix="LDRKL takes several graded positives",

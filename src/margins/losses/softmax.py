@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -44,6 +45,8 @@ class CrossEntropy(StatisticsLoss):
         >>> CrossEntropy()(logits, torch.tensor([0, 1]))
         tensor(0.2201)
     """
+
+    needs = frozenset({"positives"})
 
     def statistics(self) -> Mapping[str, Statistic]:
         """Log-partition and target score."""
@@ -143,8 +146,8 @@ class CompSum(_OfLogProbability):
     $\Phi_\tau(u) = ((1 + u)^{1 - \tau} - 1) / (1 - \tau)$ and $\Phi_1(u) = \log(1 + u)$.
 
     Use tau near 1.7 when a tenth or more of the labels are wrong. Robustness grows with tau, and so does
-    the difficulty of training; at tau = 2 the loss often stalls. Below 1 it is unbounded: it overflows
-    float32 when the score gap exceeds 88 / (1 - tau).
+    the difficulty of training; at tau = 2 the loss often stalls. Below 1 it is unbounded: where it would
+    pass e^60, at a score gap of 60 / (1 - tau), it goes on as a straight line.
 
     Args:
         tau: in [0, 2].
@@ -167,4 +170,6 @@ class CompSum(_OfLogProbability):
         """Phi_tau(1 / p - 1), by expm1 so that nothing cancels near tau = 1 or p = 1."""
         if self.tau == 1:
             return -log_p
-        return torch.expm1((self.tau - 1) * log_p) / (1 - self.tau)
+        exponent = (self.tau - 1) * log_p
+        line = math.exp(60.0) * (exponent - 59.0) - 1  # the tangent at 60
+        return torch.where(exponent > 60, line, torch.expm1(exponent.clamp(max=60.0))) / (1 - self.tau)

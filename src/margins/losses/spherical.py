@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from margins.cards import Card, carded
 from margins.engine.evaluators import Rows
+from margins.engine.reduction import RowLosses
 from margins.engine.statistics import Entries, Program, RowValues, Stage, Statistic, through, total
 from margins.losses.forms.base import in_range
 from margins.losses.forms.statistics import StatisticsLoss
@@ -45,7 +46,8 @@ class ZLoss(StatisticsLoss):
     r"""Softplus of the standardised target score.
 
     $z = (s_y - \mu) / \sigma$ over the row's known scores, $L = \frac{1}{a} \mathrm{softplus}(a (b - z))$.
-    Tune a and b on the metric wanted. The largest possible z is $\sqrt{C - 1}$.
+    Tune a and b on the metric wanted. The largest possible z is $\sqrt{C - 1}$. The variance comes from the
+    sum of squares: in float32 an offset of all scores beyond some hundred times their spread drowns it.
 
     Args:
         a: sharpness, > 0.
@@ -113,8 +115,23 @@ class SquaredError(StatisticsLoss):
         tensor(4.)
     """
 
+    takes_columns = True
+
     def check_targets(self, targets: Targets) -> None:
         """Any: real values are what it is for."""
+
+    def rows(
+        self,
+        scores: Float[Tensor, "anchors *candidates"],
+        targets: Targets | Tensor,
+        *,
+        side: Mapping[str, Tensor] | None = None,
+        ids: Tensor | None = None,
+    ) -> RowLosses:
+        """Row losses; a float tensor of targets is real values, as torch's own takes it."""
+        if isinstance(targets, Tensor) and targets.is_floating_point():
+            targets = Targets.of_values(targets)
+        return super().rows(scores, targets, side=side, ids=ids)
 
     def statistics(self) -> Mapping[str, Statistic]:
         """Moments, target score and the targets' own square."""

@@ -12,12 +12,12 @@ from margins.losses.forms.base import in_range
 
 
 class LearnedTemperature(nn.Module):
-    """A positive scalar, learned as its logarithm and never below a minimum.
+    """A positive scalar that is learned, always above a minimum: minimum + exp(parameter).
 
     Give it to a loss in place of a number, and the loss's parameters to the optimiser, without weight decay.
 
     Args:
-        initial: > 0.
+        initial: above the minimum.
         minimum: > 0; keeps the gradient of the scores bounded (0.01 in CLIP, arXiv 2103.00020).
 
     Example:
@@ -28,11 +28,12 @@ class LearnedTemperature(nn.Module):
     def __init__(self, initial: float = 0.07, *, minimum: float = 0.01) -> None:
         super().__init__()
         self.minimum = in_range("minimum", minimum, low=0, open_low=True)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(in_range("initial", initial, low=minimum))))
+        above = in_range("initial", initial, low=minimum, open_low=True) - minimum
+        self.log_excess = nn.Parameter(torch.tensor(math.log(above)))
 
     def forward(self) -> Float[Tensor, ""]:
         """The temperature."""
-        return self.log_temperature.exp().clamp(min=self.minimum)
+        return self.minimum + self.log_excess.exp()
 
 
 Temperature = float | LearnedTemperature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -20,7 +20,8 @@ class DenseGrades(Storage):
     """A matrix of grades: soft, distilled or multi-hot labels."""
 
     matrix: Float[Tensor, "anchors candidates"]
-    upper_bound: float = float("inf")  # no grade is above it, as far as anybody looked
+    # No grade is above it, as far as anybody looked.
+    upper_bound: float = field(default=float("inf"), metadata={"derived": True})
 
     is_sparse: ClassVar[bool] = False
 

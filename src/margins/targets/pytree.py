@@ -1,4 +1,4 @@
-"""Targets as a pytree, so that tools that walk nested tensors (data loaders, torch.func) see inside them.
+"""Targets as a pytree, so that tools that walk nested tensors (data loaders, device moves) see inside them.
 
 Tensors and nested records are children; numbers and the taxonomy are structure.
 """
@@ -34,6 +34,8 @@ def _register_record(record: type) -> None:
         children: list[Any] = []
         structure: list[tuple[str, Any]] = []
         for field in fields(record):
+            if field.metadata.get("derived"):
+                continue
             part = getattr(value, field.name)
             is_child = isinstance(part, (Tensor, tuple)) or hasattr(part, "map_tensors")
             structure.append((field.name, _CHILD if is_child else part))

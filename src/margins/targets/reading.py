@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.targets.composed import both
+from margins.targets.composed import Appended, Mixed, both
 from margins.targets.dense import Matches
 from margins.targets.fields import columns_of, combined, entries_of
 from margins.targets.storage import (
@@ -89,6 +89,21 @@ class ReadTargets:
     def is_sparse(self) -> bool:
         """Whether the positives are listed at a cost of their number, with grade 0 everywhere else."""
         return self.storage.is_sparse and self.smoothing == 0
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Whether these targets, or a part of them, put a share on every entry."""
+        return self.smoothing > 0 or any(p.is_smoothed for p in self._inner())
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether these targets, or a part of them, are a mixture."""
+        return isinstance(self.storage, Mixed) or any(p.is_mixed for p in self._inner())
+
+    def _inner(self) -> tuple[ReadTargets, ...]:
+        if isinstance(self.storage, Mixed):
+            return self.storage.first, self.storage.second
+        return self.storage.pieces if isinstance(self.storage, Appended) else ()
 
     @property
     def has_one_positive(self) -> bool:

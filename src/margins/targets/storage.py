@@ -178,6 +178,8 @@ def map_tensors(record: Record, function: Callable[[Tensor], Tensor]) -> Record:
     changed: dict[str, Any] = {}
     for field in fields(cast("Any", record)):
         value = getattr(record, field.name)
+        if field.metadata.get("derived"):  # known of the old tensors only
+            changed[field.name] = field.default
         if isinstance(value, Tensor):
             changed[field.name] = function(value)
         elif isinstance(value, tuple):

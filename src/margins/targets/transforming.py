@@ -117,14 +117,14 @@ class TransformedTargets(ReadTargets):
         return replace(self, entry_weight=combined(self.entry_weight, weight, torch.mul))
 
     def weigh_classes(self: Own, class_weight: Float[Tensor, " candidates"]) -> Own:
-        """Weighs each row by the weight of its class; the mean over its grades when it has several."""
+        """Weighs each row by the weight of its class: the mean of several by grade, 1 for none."""
         field_of_class = as_field("class_weight", self.shape, candidates=class_weight)
         checks.check_not_negative("class_weight", field_of_class)
         listed = self.positives()
         terms = listed.values * class_weight[listed.columns]
         total = terms.new_zeros(self.num_anchors).index_add(0, listed.rows, terms)
         mass = listed.values.new_zeros(self.num_anchors).index_add(0, listed.rows, listed.values)
-        return self.weigh(rows=torch.where(mass > 0, total / mass.clamp(min=1e-30), 0.0))
+        return self.weigh(rows=torch.where(mass > 0, total / mass.clamp(min=1e-30), 1.0))
 
     def margin(
         self: Own,

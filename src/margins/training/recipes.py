@@ -202,7 +202,7 @@ _RECIPES = {
             "generalized_cross_entropy",
             "Generalised cross-entropy (q = 0.7)",
             _generalized_cross_entropy,
-            why="Gives rows that never fit less weight, for wrong labels; may take a very rare class for noise.",
+            why="Gives rows that never fit less weight, for wrong labels; may take a rare class for noise.",
             q=0.7,
         ),
         _recipe(

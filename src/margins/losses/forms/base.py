@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from margins.cards import Card
 from margins.engine.reduction import Reduction, check_reduction
 from margins.engine.sources import at_least_float32, checked
-from margins.errors import MarginsError, describe
+from margins.errors import MarginsError, describe, values_are_readable
 from margins.targets import Targets
 from margins.targets.checks import check_tensor
+from margins.targets.dense import DenseGrades
 
 
 class Loss(nn.Module):
@@ -112,23 +113,37 @@ def prepared(scores: Tensor, targets: Targets | Tensor) -> tuple[Tensor, Targets
     if columns.shape[1] == 0:
         raise MarginsError("scores", expected="[B, C] with C >= 1", received=describe(scores))
     columns = checked("scores", at_least_float32(columns))
+    check_device(columns, targets)
     margin = targets.margin_of(0, targets.num_candidates)
     return (columns if margin is None else columns - margin.to(columns.dtype)), targets
 
 
 def known_weights(targets: Targets, dtype: torch.dtype) -> Tensor:
     """[B, C] row weight times entry weight of every entry, 0 where it is unknown."""
+    entries = entry_weights(targets, dtype)
+    return entries if targets.row_weight is None else entries * targets.row_weight[:, None].to(dtype)
+
+
+def entry_weights(targets: Targets, dtype: torch.dtype) -> Tensor:
+    """[B, C] weight of every entry, 0 where it is unknown."""
     num_candidates = targets.num_candidates
     total = torch.ones(targets.shape, dtype=dtype, device=targets.device)
     weight, known = targets.weight_of(0, num_candidates), targets.known(0, num_candidates)
     rows = targets.known_rows()
     if weight is not None:
         total = total * weight.to(dtype)
-    if targets.row_weight is not None:
-        total = total * targets.row_weight[:, None].to(dtype)
     if known is not None:
         total = total * known
     return total if rows is None else total * rows[:, None]
+
+
+def check_device(scores: Tensor, targets: Targets) -> None:
+    """Raises MarginsError when scores and targets live on different devices."""
+    if scores.device != targets.device:
+        raise MarginsError(
+            "targets", expected=f"targets on {scores.device}, as the scores", received=f"{targets.device}",
+            fix=f"targets.to({str(scores.device)!r})",
+        )  # fmt: skip
 
 
 def refuse_real_values(targets: Targets) -> None:
@@ -140,6 +155,41 @@ def refuse_real_values(targets: Targets) -> None:
             received=repr(targets),
             fix="real values go with SquaredError",
         )
+
+
+def refuse_grades_beyond_one(targets: Targets) -> None:
+    """Raises MarginsError for grades above 1, for a loss that reads them as probabilities."""
+    num_candidates, storage = targets.num_candidates, targets.storage
+    bounded = targets.is_sparse or (isinstance(storage, DenseGrades) and storage.upper_bound <= 1)
+    if bounded or 0 in targets.shape:
+        return
+    grades = targets.grades(0, num_candidates).detach()
+    if values_are_readable(grades) and float(grades.max()) > 1:
+        raise MarginsError(
+            "targets",
+            expected="[B, C] probabilities in [0, 1]",
+            received=f"a grade of {float(grades.max()):g}",
+            fix="divide graded relevance by its maximum, or use a ranking loss",
+        )
+
+
+def refuse_smoothing(targets: Targets) -> None:
+    """Raises MarginsError for smoothed targets, for a loss that sets positives against negatives."""
+    if targets.is_smoothed:
+        raise MarginsError(
+            "targets", expected="targets that are not smoothed", received=repr(targets),
+            fix="label smoothing goes with CrossEntropy, BinaryCrossEntropy, Focal or CompSum",
+        )  # fmt: skip
+
+
+def refuse_shares(targets: Targets) -> None:
+    """Raises MarginsError for mixtures and smoothing, for a loss to which an entry is positive or not."""
+    refuse_smoothing(targets)
+    if targets.is_mixed:
+        raise MarginsError(
+            "targets", expected="targets that are not mixed: grades are not used", received=repr(targets),
+            fix="add the losses of targets.parts, each times its share",
+        )  # fmt: skip
 
 
 def refuse_entry_weights(targets: Targets) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from margins.engine.reduction import RowLosses
-from margins.losses.forms.base import Loss, known_weights, prepared
+from margins.losses.forms.base import Loss, entry_weights, prepared, refuse_grades_beyond_one
 from margins.targets import Targets
 
 
@@ -50,9 +50,17 @@ class CoefficientsLoss(Loss):
         """Row sums of coefficients times scores."""
         matrix, known_targets = prepared(scores, targets)
         grades = known_targets.grades(0, known_targets.num_candidates).to(matrix.dtype)
-        weight = known_weights(known_targets, matrix.dtype)
+        refuse_grades_beyond_one(known_targets)
+        weight = entry_weights(known_targets, matrix.dtype)
         with torch.no_grad():
             coefficients = self.coefficients(matrix.detach(), grades, weight > 0) * weight
         units = (weight > 0).sum(1)
-        counts = None if bool((units > 0).all()) else units > 0
-        return RowLosses((coefficients * matrix).sum(1), counts=counts, units=units.to(matrix.dtype))
+        counts = (
+            units > 0 if known_targets.row_weight is None else (units > 0) & (known_targets.row_weight > 0)
+        )
+        return RowLosses(
+            (coefficients * matrix).sum(1),
+            counts=counts,
+            weight=known_targets.row_weight,
+            units=units.to(matrix.dtype),
+        )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from margins.errors import MarginsError
-from margins.losses.forms.base import Loss, known_weights, prepared
+from margins.losses.forms.base import Loss, known_weights, prepared, refuse_grades_beyond_one
 from margins.targets import Targets
 
 Average = Literal["macro", "micro"]
@@ -80,6 +80,7 @@ class CountsLoss(Loss):
                 fix="use link='sigmoid' for one score an item",
             )  # fmt: skip
         num_candidates = known_targets.num_candidates
+        refuse_grades_beyond_one(known_targets)
         grades = known_targets.grades(0, num_candidates).to(matrix.dtype)
         weight = known_weights(known_targets, matrix.dtype)
         counts = self.count(self._predictions(matrix, known_targets), grades, weight)

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.engine.sources import at_least_float32, checked
+from margins.engine.sources import at_least_float32, checked, full_precision
 from margins.errors import MarginsError, describe
 from margins.losses.forms.base import Loss
 from margins.targets.checks import check_labels
@@ -38,4 +38,5 @@ class FeaturesLoss(Loss):
         check_labels("labels", labels)
         if labels.shape[0] != embeddings.shape[0]:
             raise MarginsError("labels", expected=f"[B] = [{embeddings.shape[0]}]", received=describe(labels))
-        return self.of_features(checked("embeddings", at_least_float32(embeddings)), labels)
+        with full_precision(embeddings.device):
+            return self.of_features(checked("embeddings", at_least_float32(embeddings)), labels)

@@ -11,7 +11,7 @@ from torch import Tensor
 from margins.engine.pair_sums import SURROGATES, Surrogate, pair_sums
 from margins.engine.reduction import RowLosses
 from margins.errors import MarginsError
-from margins.losses.forms.base import Loss, in_range, known_weights, prepared
+from margins.losses.forms.base import Loss, in_range, known_weights, prepared, refuse_shares
 from margins.targets import Targets
 
 Scope = Literal["row", "column", "global"]
@@ -63,6 +63,7 @@ class PairsLoss(Loss):
     def groups(self, scores: Float[Tensor, "anchors *candidates"], targets: Targets | Tensor) -> RowLosses:
         """The mean over the pairs of each group, and which groups have any."""
         matrix, known_targets = prepared(scores, targets)
+        refuse_shares(known_targets)
         positive = known_targets.positive(0, known_targets.num_candidates)
         weight = known_weights(known_targets, matrix.dtype)
         sums, pairs = pair_sums(

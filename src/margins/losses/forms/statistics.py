@@ -16,7 +16,7 @@ from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, checked, factored, matrix_of
 from margins.engine.statistics import Program, Stage, Statistic
 from margins.errors import MarginsError, describe, values_are_readable
-from margins.losses.forms.base import Loss, as_columns, as_targets, refuse_real_values
+from margins.losses.forms.base import Loss, as_columns, as_targets, check_device, refuse_real_values
 from margins.targets import Targets
 from margins.targets.checks import check_tensor
 
@@ -32,6 +32,8 @@ class StatisticsLoss(Loss):
     needs: ClassVar[frozenset[str]] = frozenset()
     side_names: ClassVar[tuple[str, ...]] = ()
     score_rule: ClassVar[ScoreRule] = Dot()
+    takes_columns: ClassVar[bool] = False
+    """Whether one score a row, [B], is a problem of its own: independent labels and regression."""
 
     def statistics(self) -> Mapping[str, Statistic]:
         """The statistics by name, for a loss of one stage."""
@@ -88,7 +90,7 @@ class StatisticsLoss(Loss):
         side: Mapping[str, Tensor] | None = None,
         ids: Int[Tensor, " anchors"] | None = None,
     ) -> Float[Tensor, " anchors"]:
-        """The loss of each row, times its weight, not reduced."""
+        """The loss of each row, times its weight, not reduced; a row sum where a mean is over labels."""
         return self.rows(scores, targets, side=side, ids=ids).weighted()
 
     def rows(
@@ -100,6 +102,11 @@ class StatisticsLoss(Loss):
         ids: Int[Tensor, " anchors"] | None = None,
     ) -> RowLosses:
         """Row losses with all that a reduction needs: which rows count, weights, denominators."""
+        if scores.ndim == 1 and not self.takes_columns:
+            raise MarginsError(
+                "scores", expected="[B, C] floats", received=describe(scores),
+                fix="one score a row is a problem for BinaryCrossEntropy",
+            )  # fmt: skip
         columns, known_targets = as_columns(scores, targets)
         return self.evaluate(matrix_of(columns), known_targets, Dense(), side=side, ids=ids)
 
@@ -145,6 +152,7 @@ class StatisticsLoss(Loss):
         ids: Tensor | None = None,
     ) -> RowLosses:
         """Row losses of any source of scores under any evaluator."""
+        check_device(source.like, targets)
         self.check_targets(targets)
         if source.shape[1] == 0:
             raise MarginsError("scores", expected="[B, C] with C >= 1", received=str(list(source.shape)))
@@ -154,7 +162,6 @@ class StatisticsLoss(Loss):
         z = evaluator.run(
             self.stages(), source, targets,
             side=self._checked_side(side, source.shape), valid=valid, rows=self.initial_rows(ids),
-            params=tuple(p for p in self.parameters() if p.requires_grad),
         )  # fmt: skip
         values = self.row(z)
         if valid is not None:
@@ -220,6 +227,10 @@ class EmbeddingLoss(StatisticsLoss):
         denominator: Tensor | float | None = None,
     ) -> Float[Tensor, "*reduced"]:
         """Every embedding is an anchor; items of its label are its positives, itself excepted.
+
+        On several ranks it sees the local items only, unless they are gathered first:
+        `references=gather_rows(embeddings), reference_labels=gather_rows(labels), same_items=` each anchor's
+        place among them, from `margins.engine`; divide by the anchors of all ranks with `denominator`.
 
         Args:
             embeddings: [B, d]; scored as they come by the loss's rule (`Cosine` normalises them).

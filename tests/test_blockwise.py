@@ -1,0 +1,148 @@
+"""Blockwise where the harness does not look: gates, learned targets, swapped parameters, autocast, memory."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from margins.engine import Blockwise, Custom, Dense, Evaluator
+from margins.engine.statistics import Repeat, Stage, implicit, total
+from margins.errors import MarginsError
+from margins.losses import CrossEntropy, InfoNCE, LearnedTemperature, StatisticsLoss
+from margins.targets import Targets
+
+EVALUATORS = (Dense(), Blockwise(3))
+
+
+def _inputs() -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, generator=rng, dtype=torch.float64).requires_grad_()
+    w = torch.randn(7, 4, generator=rng, dtype=torch.float64).requires_grad_()
+    return x, w, torch.randint(0, 7, (6,), generator=rng)
+
+
+def test_a_gated_score_rule_learns_alike():
+    x, w, labels = _inputs()
+    gradients = []
+    for evaluator in EVALUATORS:
+        torch.manual_seed(1)
+        gate = nn.Linear(4, 4).double()
+        rule = Custom(lambda a, b, gate=gate: torch.tanh(gate(a)) @ b.T)
+        CrossEntropy().on_candidates(x, w, labels, rule=rule, evaluator=evaluator).backward()
+        gradients.append(gate.weight.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 1e-3
+
+
+def test_learned_grades_margins_and_weights_get_their_gradients():
+    x, w, _ = _inputs()
+    results = []
+    for evaluator in EVALUATORS:
+        rng = torch.Generator().manual_seed(2)
+        made = [torch.rand(6, 7, generator=rng, dtype=torch.float64).requires_grad_() for _ in range(3)]
+        grades, margin, weight = made
+        targets = Targets.of_scores(grades).margin(entries=margin).weigh(entries=weight + 0.5)
+        loss = CrossEntropy().on_candidates(x, w, targets, evaluator=evaluator)
+        results.append(torch.autograd.grad(loss, made))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.abs().max() > 1e-4
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__()
+        self.loss, self.evaluator = InfoNCE(LearnedTemperature(0.1)), evaluator
+
+    def forward(self, queries: Tensor, documents: Tensor) -> Tensor:
+        return self.loss.on_pairs(queries, documents, evaluator=self.evaluator)
+
+
+def test_parameters_swapped_between_forward_and_backward_are_refused_not_misread():
+    x, w, _ = _inputs()
+    swapped = {"loss.temperature.log_excess": torch.tensor(0.0, requires_grad=True)}
+    functional_call(_Wrapped(Dense()), swapped, (x, w)).backward()
+    value = functional_call(_Wrapped(Blockwise(3)), swapped, (x, w))
+    with pytest.raises(MarginsError, match="functional_call"):
+        value.backward()
+
+
+def test_autocast_around_the_forward_changes_nothing():
+    x, w, labels = (t.detach() for t in _inputs())
+    x, w = x.float().requires_grad_(), w.float().requires_grad_()
+    for evaluator in EVALUATORS:
+        plain = CrossEntropy().on_candidates(x, w, labels, evaluator=evaluator)
+        expected = torch.autograd.grad(plain, (x, w))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = CrossEntropy().on_candidates(x, w, labels, evaluator=evaluator)
+        assert torch.equal(inside, plain)
+        for a, b in zip(torch.autograd.grad(inside, (x, w)), expected, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_inputs_are_let_go_after_backward_though_the_loss_lives(evaluator):
+    _, w, labels = _inputs()
+    leaf = torch.randn(6, 4, dtype=torch.float64).requires_grad_()
+    embeddings = leaf * 2
+    loss = CrossEntropy().on_candidates(embeddings, w, labels, evaluator=evaluator)
+    watched = weakref.ref(embeddings)
+    loss.backward()
+    del embeddings
+    gc.collect()
+    assert watched() is None
+    assert loss.requires_grad
+
+
+class _SoftTopK(StatisticsLoss):
+    """-log of a positive's share in a soft top k: the threshold is a fixed point, found by Newton steps."""
+
+    def stages(self):
+        start = Stage({"any": total("all", lambda e: 0 * e.s)}, {"t": implicit(lambda z: z.any)})
+        step = Stage(
+            {
+                "inside": total("all", lambda e: (e.s + e.row.t).sigmoid()),
+                "slope": total("all", lambda e: (e.s + e.row.t).sigmoid() * (-(e.s + e.row.t)).sigmoid()),
+            },
+            {"t": implicit(lambda z: z.t - (z.inside - 2.0) / z.slope)},
+        )
+        return start, Repeat((step,), 40), Stage({"loss": total("targets", self._phi)})
+
+    def _phi(self, e):
+        return -torch.nn.functional.logsigmoid(e.s + e.row.t)
+
+    def row(self, z):
+        return z.loss
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_an_implicit_row_value_is_differentiated_by_the_implicit_function_theorem(evaluator):
+    x, w, labels = _inputs()
+    loss = _SoftTopK()
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        return loss.on_candidates(a, b, labels, evaluator=evaluator)
+
+    x = (0.3 * x.detach()).requires_grad_()  # near enough to the start for plain Newton steps
+    assert torch.autograd.gradcheck(value, (x, w))
+    shares = (x @ w.T).detach()
+    low, high = torch.full((6, 1), -50.0).double(), torch.full((6, 1), 50.0).double()
+    for _ in range(80):  # the threshold by bisection
+        middle = (low + high) / 2
+        too_few = (shares + middle).sigmoid().sum(1, keepdim=True) < 2
+        low, high = torch.where(too_few, middle, low), torch.where(too_few, high, middle)
+    expected = -torch.nn.functional.logsigmoid(shares + low)[torch.arange(6), labels].mean()
+    torch.testing.assert_close(value(x, w), expected)
+
+
+def test_a_statistic_may_not_take_the_name_of_a_count_that_every_row_has():
+    with pytest.raises(MarginsError, match="mass"):
+        Stage({"mass": total("all")})
+
+
+def test_a_block_size_below_one_is_refused():
+    with pytest.raises(MarginsError, match="block_size"):
+        Blockwise(0)
