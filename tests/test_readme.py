@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from margins.cards import all_cards
+from margins.losses import __all__ as exported
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -28,6 +31,11 @@ def test_the_python_examples_run_one_after_the_other():
 def test_an_example_that_fails_is_seen():
     with pytest.raises(NameError):
         exec(compile("undefined_name()", "README", "exec"), {})  # noqa: S102
+
+
+def test_the_number_of_objectives_is_the_number_of_cards():
+    assert exported
+    assert f"{len(all_cards())} objectives" in README.read_text()
 
 
 def test_every_make_target_of_the_readme_exists():

@@ -41,14 +41,15 @@ def compare_file(request: Request, *, out: Path | None, as_json: bool) -> None:
         MarginsError: the file, a column, an option or the output folder cannot be used.
     """
     from margins.cli.positive import telling_positive, with_positive
-    from margins.compare import compare
+    from margins.compare import compare, default_training
     from margins.data import read_table
-    from margins.training import TrainingSettings
 
     folder = out or run_folder.default_folder(request.file.name.split(".")[0])
     run_folder.refuse_unusable(folder)
     table = with_positive(read_table(request.file, request.inputs, request.target), request.positive)
-    training = TrainingSettings() if request.epochs is None else TrainingSettings(max_epochs=request.epochs)
+    training = default_training(table)
+    if request.epochs is not None:
+        training = dataclasses.replace(training, max_epochs=request.epochs)
 
     def run(progress: TrialProgress) -> ComparisonResult:
         result = compare(

@@ -70,8 +70,8 @@ def _verdict(result: ComparisonResult, first: RecipeResult, second: RecipeResult
 
 def _difference(result: ComparisonResult, first: RecipeResult, second: RecipeResult) -> str:
     d = result.difference(first.name, second.name)
-    reach = f"{_signed(d.low)} to {_signed(d.high)}"
-    return f"a difference of {_signed(d.mean)} ({100 * result.confidence:g} % interval of this pair alone {reach})"
+    interval = f"{100 * result.confidence:g} % interval of this pair alone"
+    return f"a difference of {_signed(d.mean)} ({interval} {_signed(d.low)} to {_signed(d.high)})"
 
 
 def _listed(recipes: Sequence[RecipeResult]) -> str:

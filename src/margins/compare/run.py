@@ -16,7 +16,7 @@ from margins.compare.describe import copies_across_folds, protocol, versions
 from margins.compare.encoding import default_training, encoding_of
 from margins.compare.judge import Judgement, judge
 from margins.compare.results import ComparisonResult, RecipeResult, RunDescription
-from margins.compare.trials import Design, OnTrialDone, Spoiling, Trial, rows_used, run_trials
+from margins.compare.trials import Design, OnTrialDone, Spoiling, Trial, run_trials
 from margins.data import Table, outer_folds
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
@@ -82,8 +82,8 @@ def compare(
     )
     trials = run_trials(design, on_trial_done)
     by_fold = {recipe.name: _fold_scores(trials, recipe.name, len(folds)) for recipe in design.recipes}
-    used = [rows_used(design, fold) for fold in folds]
-    test_to_train = float(np.mean([len(fold.test) / n for fold, n in zip(folds, used, strict=True)]))
+    # All rows outside, also where spoiling drops some: unused rows only lessen the overlap of training rows.
+    test_to_train = float(np.mean([len(fold.test) / len(fold.outside) for fold in folds]))
     judgement = judge(by_fold, metric=measure, test_to_train=test_to_train, confidence=confidence)
     result = ComparisonResult(
         description=_description(table, design, started, confidence=confidence, num_repeats=num_repeats),

@@ -83,11 +83,6 @@ def run_trials(design: Design, on_trial_done: OnTrialDone | None = None) -> list
     return trials
 
 
-def rows_used(design: Design, fold: OuterFold) -> int:
-    """Rows outside the outer test fold that training or selection sees: all, unless they were spoiled."""
-    return sum(len(rows) for rows in _roles(design, fold)) if design.spoiling else len(fold.outside)
-
-
 @contextmanager
 def _one_thread() -> Generator[None, None, None]:
     """Steps of models this small are slower on several threads, many times so on a busy machine.
