@@ -134,11 +134,11 @@ def test_focal_factor_is_zero_where_a_light_positive_has_p_above_one():
     assert value(softmax.focal, EASY, gamma=0.5) == pytest.approx(math.sqrt(0.5) * LN2)
 
 
-def test_positive_weights_are_divided_out_by_supcon_and_kept_by_decoupled_softmax():
+def test_positive_weights_are_divided_out_by_supcon_and_by_decoupled_softmax():
     weight = [[3.0, 1.0, 1.0]]  # supcon: sum 3 * 2 + 3 + 1 = 10; decoupled: the negative's sum stays 1
     expected = (3 * math.log(5.0) + math.log(10.0 / 3.0)) / 4
     assert value(contrastive.sup_con, TWO_OF_THREE, weight=weight, temperature=1.0) == pytest.approx(expected)
-    expected = (3 * math.log(1.5) + math.log(4.0 / 3.0)) / 2
+    expected = (3 * math.log(1.5) + math.log(4.0 / 3.0)) / 4
     decoupled = value(contrastive.decoupled_softmax, TWO_OF_THREE, weight=weight, temperature=1.0)
     assert decoupled == pytest.approx(expected)
 

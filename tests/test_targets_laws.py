@@ -239,7 +239,7 @@ def test_the_class_weight_of_a_soft_row_is_the_mean_over_its_grades(dtype: torch
     )
     found = Targets.of_scores(grades).weigh_classes(weight.to(dtype)).row_weight
     assert found is not None
-    assert found.tolist() == [3.5, 0.0]
+    assert found.tolist() == [3.5, 1.0]  # a row without a class weighs what it weighed
 
 
 # ------------------------------------------------------------------------------------------- appending

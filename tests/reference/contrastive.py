@@ -47,10 +47,10 @@ def sup_con(scores, target, known, weight, margin, *, temperature):
 
 
 def decoupled_softmax(scores, target, known, weight, margin, *, temperature):
-    """(1/|P|) sum_{l in P} w_l softplus(neg_lse - s_l), neg_lse = log sum_{k negative} w_k exp(s_k).
+    """sum_{l in P} w_l t_l softplus(neg_lse - s_l) / sum_{l in P} w_l t_l, neg_lse = log sum_{k negative} w_k exp(s_k).
 
     Each term is -log(exp(s_l) / (exp(s_l) + sum over negatives)): other positives are in no denominator.
-    |P| is the plain number of positives, whatever their weights.
+    With grades and weights of 1 it is the mean over the positives.
     """
     values = []
     for row in _tempered_rows(scores, target, known, weight, margin, temperature):
@@ -109,7 +109,7 @@ def soft_info_nce_weights(similarities, *, alpha, beta, t, floor):
 def soft_info_nce(
     scores, target, known, weight, margin, similarity, *, alpha, beta, t, floor, temperature=1.0
 ):
-    """(1/|P|) sum_{p in P} w_p [log(exp(s_p) + sum_{j negative} w_j omega_j exp(s_j)) - s_p].
+    """sum_{p in P} w_p t_p [log(exp(s_p) + sum_{j negative} w_j omega_j exp(s_j)) - s_p] / sum_P w t.
 
     omega are ``soft_info_nce_weights`` of the similarities of the row's known negatives. Other positives are
     in no denominator; positives' weights act as in ``decoupled_softmax``, which is the case alpha = 0.
