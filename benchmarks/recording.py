@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,9 +49,9 @@ class Row:
         return self.limit is None or measured <= self.limit
 
 
-def compared(ours: Sequence[float], peer: Sequence[float]) -> dict[str, float | int]:
+def compared(ours: Sequence[float], peer: Sequence[float]) -> dict[str, Any]:
     """The columns of two series of times in seconds, taken in turns."""
-    columns: dict[str, float | int] = {"runs": len(ours)}
+    columns: dict[str, Any] = {"runs": len(ours)}
     for who, times in (("ours", ours), ("peer", peer)):
         for percentile, value in zip((20, 50, 80), np.percentile(times, (20, 50, 80)) * 1e3, strict=True):
             columns[f"{who}_p{percentile}"] = round(float(value), 4)

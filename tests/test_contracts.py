@@ -45,6 +45,7 @@ def test_state_by_row_id_follows_its_rows_through_shuffled_batches_and_a_checkpo
             optimiser.zero_grad()
             loss(network(inputs[ids]), labels[ids], ids=ids).backward()
             optimiser.step()
+    assert bool((loss.lam != 10.0).all()), "a row that was visited keeps its first temperature"
     assert loss.lam.std() > 1e-3, "vacuous: every row has the same temperature"
 
     # The state belongs to the row, not to its place in the batch.

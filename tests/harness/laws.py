@@ -217,6 +217,13 @@ def reductions_agree_and_batches_add_up(case: Case) -> None:
     for name in ("mean", "weighted_mean"):
         whole = value(case, case.make(reduction=name).double(), problem)
         divisor = plain.denominator(name)
+        units = torch.ones(7) if plain.units is None else plain.units
+        counted = units.double() * (weight > 0) * (weight if name == "weighted_mean" else 1.0)
+        needs = getattr(case.make(), "needs", {"positives"})
+        positive, known = torch.as_tensor(problem.grades > 0), torch.as_tensor(problem.known)
+        counted = counted * ((positive & known).any(1) if "positives" in needs else 1)
+        counted = counted * ((~positive & known).any(1) if "negatives" in needs else 1)
+        torch.testing.assert_close(divisor.double(), counted.sum(), rtol=1e-6, atol=0)
         torch.testing.assert_close(whole, total / divisor)
         parts = [problem.take(torch.arange(0, 3)), problem.take(torch.arange(3, 7))]
         loss = case.make(reduction=name).double()

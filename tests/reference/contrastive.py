@@ -47,7 +47,9 @@ def sup_con(scores, target, known, weight, margin, *, temperature):
 
 
 def decoupled_softmax(scores, target, known, weight, margin, *, temperature):
-    """sum_{l in P} w_l t_l softplus(neg_lse - s_l) / sum_{l in P} w_l t_l, neg_lse = log sum_{k negative} w_k exp(s_k).
+    """sum_{l in P} w_l t_l softplus(neg_lse - s_l) / sum_{l in P} w_l t_l over the positives P.
+
+    neg_lse = log sum_{k negative} w_k exp(s_k).
 
     Each term is -log(exp(s_l) / (exp(s_l) + sum over negatives)): other positives are in no denominator.
     With grades and weights of 1 it is the mean over the positives.
