@@ -24,7 +24,6 @@ from margins.cli import comparison, methods
 from margins.cli.main import run
 from margins.cli.progress import PLAIN_LINES, TrialProgress
 from margins.compare.results import ComparisonResult
-from margins.training import TrainingSettings
 
 ROWS = "text,topic,size\n" + "".join(f"word{i} again,{'ab'[i % 2]},{i}\n" for i in range(20))
 ASKED = ("--input", "text", "--target", "topic", "--metric", "macro_f1")
@@ -117,7 +116,7 @@ def test_options_reach_the_comparison(margins_command: Command, made_up: list[di
     assert (table.inputs, table.target, table.task, len(table)) == (["size"], "topic", "numeric", 20)
     assert call == {
         "metric": "accuracy", "num_folds": 4, "num_repeats": 3, "num_seeds": 2, "recipes": ["focal", "gce"],
-        "training": TrainingSettings(max_epochs=7), "seed": 11,
+        "training": dataclasses.replace(margins.compare.default_training(table), max_epochs=7), "seed": 11,
     }  # fmt: skip
 
 
