@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.engine.statistics import Statistic
+from margins.engine.statistics import Phi, Statistic
 from margins.targets import Positives, Targets
 from margins.targets.fields import entries_of
 
@@ -49,6 +49,7 @@ class BlockEntries:
         # Read once, when first asked for; functools.cached_property locks, which no compiler follows.
         self._grades: Tensor | None = None
         self._positives: Tensor | None = None
+        self._phis: dict[Phi, Tensor] = {}
 
     @property
     def t(self) -> Float[Tensor, "anchors block"]:
@@ -61,10 +62,17 @@ class BlockEntries:
         """The part of a side block over these columns."""
         return self._side[name]
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether every entry is known and weighs 1."""
-        return self._known is None and self._targets.weight_of(self._start, self._stop) is None
+    def phi(self, statistic: Statistic) -> Tensor:
+        """The phi of a statistic, made once for all statistics that share it."""
+        if statistic.phi not in self._phis:
+            self._phis[statistic.phi] = statistic.phi(self)
+        return self._phis[statistic.phi]
+
+    def weighted_grades(self) -> Float[Tensor, "anchors block"]:
+        """Grade times weight, 0 where an entry is unknown."""
+        weight = self._targets.weight_of(self._start, self._stop)
+        grades = self.t if weight is None else self.t * weight.to(self.t.dtype)
+        return grades if self._known is None else grades.masked_fill(~self._known, 0.0)
 
     @property
     def _positive(self) -> Bool[Tensor, "anchors block"]:
@@ -81,7 +89,7 @@ class BlockEntries:
 
     def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
         """Phi with weights, and the neutral element where an entry takes no part."""
-        phi = statistic.phi(self)
+        phi = self.phi(statistic)
         if statistic.over == "targets":
             phi = phi * self.t
         phi = weighted(phi, self._targets.weight_of(self._start, self._stop), statistic)

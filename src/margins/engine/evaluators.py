@@ -173,9 +173,9 @@ def _has_settled(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> b
 
 
 def _statistic(entries: BlockEntries, statistic: Statistic) -> Float[Tensor, " anchors"]:
-    # The grades' weighted sum of plain entries is an inner product: no block of products is written.
-    if statistic.over == "targets" and statistic.keep is None and entries.is_plain:
-        return torch.linalg.vecdot(statistic.phi(entries).expand(entries.s.shape), entries.t)
+    # The sum weighted by grades is an inner product: no block of products is written.
+    if statistic.over == "targets" and statistic.keep is None:
+        return torch.linalg.vecdot(entries.phi(statistic).expand(entries.s.shape), entries.weighted_grades())
     return _reduced(entries.terms(statistic), statistic.reduce)
 
 
