@@ -15,7 +15,7 @@ from margins.targets.fields import entries_of
 NEUTRAL = {"sum": 0.0, "logsumexp": -torch.inf, "max": -torch.inf, "min": torch.inf}
 
 
-class Values:
+class NamedValues:
     """Named tensors, read as attributes."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
@@ -42,7 +42,7 @@ class BlockEntries:
         rows: Mapping[str, Tensor],
     ) -> None:
         self._targets, self._start, self._stop, self._side = targets, start, stop, side
-        self.row = Values({name: value[:, None] for name, value in rows.items()})
+        self.row = NamedValues({name: value[:, None] for name, value in rows.items()})
         margin = targets.margin_of(start, stop)
         self.s = scores if margin is None else scores - margin.to(scores.dtype)
         self._known = targets.known(start, stop)
@@ -117,7 +117,7 @@ class ListedEntries:
         self._rows, self._columns, values = listing
         # With one positive a row the list is the rows in order: no gathering of row values is needed.
         self._in_order = targets.has_one_positive
-        self.row = Values({n: v if self._in_order else v[self._rows] for n, v in rows.items()})
+        self.row = NamedValues({n: v if self._in_order else v[self._rows] for n, v in rows.items()})
         margin = targets.margin_at(self._rows, self._columns)
         self.s = scores if margin is None else scores - margin.to(scores.dtype)
         self.t = values.to(scores.dtype)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from margins.engine.entries import BlockEntries, ListedEntries, Values
+from margins.engine.entries import BlockEntries, ListedEntries, NamedValues
 from margins.engine.logsumexp import row_logsumexp
 from margins.engine.sources import Source, full_precision
 from margins.engine.statistics import Program, Repeat, Stage, Statistic
@@ -43,7 +43,7 @@ class Pass:
         return self.listing
 
 
-class Rows(Values):
+class Rows(NamedValues):
     """Statistics and row values by name, and the counts of the row."""
 
     def __init__(self, values: Mapping[str, Tensor], targets: Targets, dtype: torch.dtype) -> None:

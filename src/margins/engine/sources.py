@@ -26,7 +26,7 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[ob
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ScoreMatrix:
     """Scores that are there already."""
 
     scores: Float[Tensor, "anchors candidates"]
@@ -87,10 +87,10 @@ class Factored:
         return scores if self.bias is None else scores + self.bias[columns]
 
 
-Source = Matrix | Factored
+Source = ScoreMatrix | Factored
 
 
-def matrix_of(scores: Tensor) -> Matrix:
+def matrix_of(scores: Tensor) -> ScoreMatrix:
     """Checked scores, in float32 at least."""
     if scores.ndim != 2 or not scores.is_floating_point():
         raise MarginsError(
@@ -99,7 +99,7 @@ def matrix_of(scores: Tensor) -> Matrix:
             received=describe(scores),
             fix="one score an item: scores[:, None]" if scores.ndim == 1 else "",
         )
-    return Matrix(checked("scores", at_least_float32(scores)))
+    return ScoreMatrix(checked("scores", at_least_float32(scores)))
 
 
 def factored(rule: ScoreRule, embeddings: Tensor, candidates: Tensor, bias: Tensor | None = None) -> Factored:

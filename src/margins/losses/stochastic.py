@@ -30,8 +30,8 @@ class EnsLoss(CoefficientsLoss):
 
     For margins $m = (2 t - 1) s$ of a column: draw as many positive numbers (the inverse Box-Cox transform of
     normal draws), sort their negatives, clip them at `-clip`, and give the steepest to the smallest margin;
-    slopes beyond margin 1 are divided by the margin. Train with a falling learning rate. More than one
-    column (one-versus-rest) is an extension of the binary method.
+    slopes beyond margin 1 are divided by the margin, and all are lowered by 1e-6, so that none is 0. Train
+    with a falling learning rate. More than one column (one-versus-rest) is an extension of the binary method.
 
     Args:
         lam: of the Box-Cox transform; 0 is the exponential of the draws.
