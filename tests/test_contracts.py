@@ -113,6 +113,33 @@ def test_the_draws_of_a_random_loss_resume_where_they_stopped():
     assert not torch.equal(first(scores, labels), first(scores, labels)), "vacuous: nothing is drawn"
 
 
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum"])
+def test_a_row_that_weighs_nothing_changes_no_slope_of_a_random_loss(reduction):
+    labels = (torch.arange(12) % 2).double()[:, None]
+    weight = 0.5 + torch.rand(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight[4] = 0.0
+    targets = Targets.of_scores(labels).weigh(rows=weight)
+    base = torch.randn(12, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gradients = []
+    for extreme in (-50.0, 0.3):
+        scores = base.clone()
+        scores[4] = extreme
+        scores.requires_grad_()
+        EnsLoss(reduction=reduction, seed=5)(scores, targets).backward()
+        gradients.append(scores.grad)
+    assert torch.equal(*gradients)
+    assert gradients[0][4] == 0
+    assert gradients[0].abs().max() > 1e-3
+
+
+def test_the_mean_of_a_random_loss_divides_by_its_weights_only_when_asked():
+    scores, labels = torch.randn(16, 1), (torch.arange(16) % 2).float()[:, None]
+    targets = Targets.of_scores(labels).weigh(rows=torch.full((16,), 10.0))
+    plain, weighted = (EnsLoss(reduction=r)(scores, targets) for r in ("mean", "weighted_mean"))
+    torch.testing.assert_close(plain, 10 * weighted)
+    assert weighted.abs() > 1e-3
+
+
 class _MetaStep:
     """One step of meta loss rescaling: weights of rows by a small network, judged after a virtual step."""
 

@@ -75,8 +75,6 @@ class Rows(NamedValues):
 class Evaluator(ABC):
     """Runs a program of stages."""
 
-    twice_differentiable = False
-
     def run(
         self,
         program: Program,
@@ -150,8 +148,6 @@ class Dense(Evaluator):
 
     A second derivative takes row values that a loss declares detached for constants, as the first does.
     """
-
-    twice_differentiable = True
 
     def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
         """One block that holds every column."""

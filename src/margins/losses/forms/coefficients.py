@@ -9,7 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from margins.engine.reduction import RowLosses
-from margins.losses.forms.base import Loss, entry_weights, prepared, refuse_grades_beyond_one
+from margins.losses.forms.base import (
+    Loss,
+    entry_weights,
+    known_weights,
+    prepared,
+    refuse_grades_beyond_one,
+)
 from margins.targets import Targets
 
 
@@ -53,14 +59,13 @@ class CoefficientsLoss(Loss):
         refuse_grades_beyond_one(known_targets)
         weight = entry_weights(known_targets, matrix.dtype)
         with torch.no_grad():
-            coefficients = self.coefficients(matrix.detach(), grades, weight > 0) * weight
-        units = (weight > 0).sum(1)
-        counts = (
-            units > 0 if known_targets.row_weight is None else (units > 0) & (known_targets.row_weight > 0)
-        )
+            # A row that weighs nothing is not there for the others either.
+            known = known_weights(known_targets, matrix.dtype) > 0
+            coefficients = self.coefficients(matrix.detach(), grades, known) * weight
+        units = known.sum(1)
         return RowLosses(
             (coefficients * matrix).sum(1),
-            counts=counts,
+            counts=units > 0,
             weight=known_targets.row_weight,
             units=units.to(matrix.dtype),
         )
