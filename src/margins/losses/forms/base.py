@@ -125,7 +125,7 @@ def known_weights(targets: Targets, dtype: torch.dtype) -> Tensor:
 
 
 def entry_weights(targets: Targets, dtype: torch.dtype) -> Tensor:
-    """[B, C] weight of every entry, 0 where it is unknown."""
+    """[B, C] weight of every entry, 0 where it is unknown or its row has no target or no weight."""
     num_candidates = targets.num_candidates
     total = torch.ones(targets.shape, dtype=dtype, device=targets.device)
     weight, known = targets.weight_of(0, num_candidates), targets.known(0, num_candidates)

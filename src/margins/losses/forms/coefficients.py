@@ -12,7 +12,6 @@ from margins.engine.reduction import RowLosses
 from margins.losses.forms.base import (
     Loss,
     entry_weights,
-    known_weights,
     prepared,
     refuse_grades_beyond_one,
 )
@@ -59,10 +58,9 @@ class CoefficientsLoss(Loss):
         refuse_grades_beyond_one(known_targets)
         weight = entry_weights(known_targets, matrix.dtype)
         with torch.no_grad():
-            # A row that weighs nothing is not there for the others either.
-            known = known_weights(known_targets, matrix.dtype) > 0
-            coefficients = self.coefficients(matrix.detach(), grades, known) * weight
-        units = known.sum(1)
+            # Weight 0 also where the row weighs nothing: such a row is not there for the others either.
+            coefficients = self.coefficients(matrix.detach(), grades, weight > 0) * weight
+        units = (weight > 0).sum(1)
         return RowLosses(
             (coefficients * matrix).sum(1),
             counts=units > 0,
