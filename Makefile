@@ -45,5 +45,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv (torch is the large download, once) ..."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) hatchling torch
-	@$(PIP) --no-build-isolation -e '.[compare,dev]'
+	@$(PIP) --no-build-isolation -e '.[tool,text,onnx,loggers,docs,dev]'
 	@touch $@

@@ -322,7 +322,7 @@ def test_a_missing_package_is_told_with_what_to_install(
     monkeypatch.setitem(sys.modules, package, None)
     ended = margins_command("compare", "data.csv", *ASKED)
     assert_one_line(ended, code=2)
-    assert 'pip install "margins[compare]"' in ended.err
+    assert 'pip install "margins[tool]"' in ended.err
     assert package in ended.err
 
 

@@ -27,7 +27,7 @@ def run() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
-        _stop(f'this command needs {missing}, which is not installed; pip install "margins[compare]"', code=2)
+        _stop(f'this command needs {missing}, which is not installed; pip install "margins[tool]"', code=2)
     except ValueError as error:
         from margins.errors import MarginsError
 

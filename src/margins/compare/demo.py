@@ -22,7 +22,7 @@ MISLABELLED = 0.2
 
 def digits_table() -> Table:
     """scikit-learn's 1797 digits of 8 x 8 pixels, which come with the package."""
-    with extra("compare"):
+    with extra("tool"):
         from sklearn.datasets import load_digits
     pixels, digits = load_digits(return_X_y=True)
     values, labels = np.asarray(pixels, np.float64), np.asarray(digits, np.int64)

@@ -13,11 +13,11 @@ def extra(name: str) -> Generator[None, None, None]:
     """Turns a failed import inside the block into an error that says what to install.
 
     Example:
-        >>> with extra("compare"):
+        >>> with extra("tool"):
         ...     import a_package_that_is_not_there
         Traceback (most recent call last):
         margins.errors.MarginsError: a_package_that_is_not_there: expected an installed package, got none; pip
-        install 'margins[compare]'
+        install 'margins[tool]'
     """
     try:
         yield

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from margins.data.batch import Batch
 from margins.errors import MarginsError
+from margins.targets import Targets
 
 
 class RowInputs(Protocol):
@@ -24,20 +26,46 @@ class RowInputs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
+    """Rows with their inputs and targets.
+
+    Args:
+        inputs: what the encoder takes.
+        targets: what the rows should score high, as many rows.
+        ids: [B] int64 number of each row in the data it comes from; counted from 0 when None.
+    """
+
     inputs: RowInputs
-    labels: Tensor  # [B] int64
+    targets: Targets
+    ids: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.labels) or not len(self.labels):
+        if len(self.inputs) != len(self.targets) or not len(self.targets):
             raise MarginsError(
-                "inputs, labels",
+                "inputs, targets",
                 expected="the same number of rows, at least one",
-                received=f"{len(self.inputs)} and {len(self.labels)}",
+                received=f"{len(self.inputs)} and {len(self.targets)}",
+            )
+        if self.ids is not None and len(self.ids) != len(self.targets):
+            raise MarginsError(
+                "ids", expected=f"[B] = [{len(self.targets)}]", received=str(list(self.ids.shape))
             )
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self.labels)
+        return len(self.targets)
+
+    def batch(self, rows: Tensor) -> Batch[Any]:
+        """The rows of these numbers, in this order."""
+        ids = rows if self.ids is None else self.ids[rows]
+        return Batch(self.inputs.take(rows), self.targets.take(rows), ids)
+
+    def class_ids(self) -> Tensor:
+        """[B] the class of each row.
+
+        Raises:
+            MarginsError: rows do not have exactly one class each.
+        """
+        return class_ids(self.targets)
 
 
 class TrainRows(_Rows):
@@ -53,10 +81,27 @@ class ReportRows:
     """Rows that score a finished model. Every opening is counted, so that a second look shows."""
 
     _inputs: RowInputs
-    _labels: Tensor
+    _targets: Targets
     openings: int = field(default=0, init=False)
 
-    def open(self) -> tuple[RowInputs, Tensor]:
-        """The inputs and labels; call it once, when nothing is left to decide."""
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._targets)
+
+    def open(self) -> tuple[RowInputs, Targets]:
+        """The inputs and targets; call it once, when nothing is left to decide."""
         self.openings += 1
-        return self._inputs, self._labels
+        return self._inputs, self._targets
+
+
+def class_ids(targets: Targets) -> Tensor:
+    """[B] the class of each row of targets that have exactly one.
+
+    Example:
+        >>> import torch
+        >>> class_ids(Targets.of_classes(torch.tensor([2, 0]), num_classes=3))
+        tensor([2, 0])
+    """
+    if not targets.has_one_positive:
+        raise MarginsError("targets", expected="one class a row", received=repr(targets))
+    return targets.positives().columns

@@ -51,7 +51,7 @@ def outer_folds(
     if num_repeats < 1:
         raise MarginsError("repeats", expected="at least 1", received=str(num_repeats))
     _check_class_sizes(labels, num_folds, classes)
-    with extra("compare"):
+    with extra("tool"):
         from sklearn.model_selection import StratifiedKFold
     folds: list[OuterFold] = []
     for repeat in range(num_repeats):

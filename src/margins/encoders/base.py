@@ -1,22 +1,27 @@
-"""What every encoder offers, and the parts that draw from a generator that is passed."""
+"""What every encoder offers, how it comes out of settings and raw columns, and parts that draw explicitly."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from typing import Generic, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, Self, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from margins.data.columns import InputKind
+from margins.data.frame import Frame
 from margins.data.roles import RowInputs
+from margins.encoders.settings import Settings, told
 from margins.errors import MarginsError
 
 Inputs = TypeVar("Inputs", bound=RowInputs)
 
 
 class Encoder(nn.Module, Generic[Inputs]):
-    """Turns inputs of rows into embeddings `[B, width]`."""
+    """Turns inputs of rows into embeddings `[B, width]`; rows do not see each other, and B may be 0."""
 
     width: int
 
@@ -27,6 +32,85 @@ class Encoder(nn.Module, Generic[Inputs]):
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:
         """Embeddings [B, width]."""
+
+
+class Preparation(ABC):
+    """Raw columns of a frame to the inputs of an encoder: what is done once a row, and kept with the model.
+
+    Fitted on training rows only (vocabularies, shapes); its state is plain data that JSON can hold.
+    """
+
+    @abstractmethod
+    def __call__(self, frame: Frame) -> Any:
+        """The inputs of all rows of the frame, as a `RowInputs`.
+
+        Raises:
+            MarginsError: a column is missing or holds what cannot be used, with where.
+        """
+
+    @abstractmethod
+    def to_data(self) -> dict[str, Any]:
+        """Its state as plain data."""
+
+    @classmethod
+    @abstractmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The preparation whose state this is."""
+
+
+class StoredPreparation(BaseModel, Preparation):
+    """A preparation whose state is its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_data(self) -> dict[str, Any]:
+        """Its fields as plain data."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The preparation whose fields these are.
+
+        Raises:
+            MarginsError: they are those of another kind or version.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise told(error, known=list(cls.model_fields)) from error
+
+
+class EncoderSettings(Settings, ABC):
+    """The part of a recipe that names an encoder (`name`, a literal) and its settings."""
+
+    name: Any  # a literal string in each encoder's settings
+
+    @abstractmethod
+    def prepare(self, frame: Frame, inputs: Mapping[str, InputKind]) -> Preparation:
+        """The preparation fitted on this frame: the training rows.
+
+        Raises:
+            MarginsError: the encoder has no use for these kinds of columns.
+        """
+
+    @abstractmethod
+    def restore(self, data: Mapping[str, Any]) -> Preparation:
+        """The preparation that `to_data` wrote."""
+
+    @abstractmethod
+    def build(self, preparation: Any, *, generator: torch.Generator) -> Encoder[Any]:
+        """An untrained encoder for what the preparation makes, its first weights drawn from `generator`."""
+
+
+def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """The generator itself on its own device; elsewhere a new one there, seeded by a draw from it.
+
+    All randomness then follows from the state of one generator, and nothing waits for the device.
+    """
+    if generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
 
 
 class Dropout(nn.Module):
@@ -43,7 +127,8 @@ class Dropout(nn.Module):
         """In training, values at random set to 0 and the others scaled up; otherwise the values."""
         if not self.training or self.probability == 0:
             return values
-        kept = torch.rand(values.shape, generator=self.generator) >= self.probability
+        generator = generator_on(values.device, self.generator)
+        kept = torch.rand(values.shape, generator=generator, device=values.device) >= self.probability
         return values * kept / (1 - self.probability)
 
 
@@ -55,3 +140,13 @@ def linear(num_in: int, num_out: int, *, generator: torch.Generator) -> nn.Linea
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
     return layer
+
+
+def perceptron(
+    num_in: int, width: int, *, depth: int, dropout: float, generator: torch.Generator
+) -> nn.Sequential:
+    """`depth` hidden layers of `width` units, each with ReLU and dropout."""
+    layers: list[nn.Module] = []
+    for num in ([num_in] + [width] * (depth - 1))[:depth]:
+        layers += [linear(num, width, generator=generator), nn.ReLU(), Dropout(dropout, generator=generator)]
+    return nn.Sequential(*layers)

@@ -8,7 +8,7 @@ texts: there is no Python loop over characters or n-grams.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from margins.encoders.inputs import ragged_entries
 from margins.errors import MarginsError
 
 Codes = npt.NDArray[np.uint64]
@@ -44,11 +45,17 @@ class HashedTexts:
 
     def take(self, rows: Tensor) -> HashedTexts:
         """The texts of these rows, in this order."""
-        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        offsets = torch.zeros(len(rows) + 1, dtype=torch.int64)
-        torch.cumsum(lengths, 0, out=offsets[1:])
-        entries = torch.arange(int(offsets[-1])) + torch.repeat_interleave(starts - offsets[:-1], lengths)
+        entries, offsets = ragged_entries(self.offsets, rows)
         return HashedTexts(self.ids[entries], self.counts[entries], offsets)
+
+    def to(self, device: torch.device | str) -> HashedTexts:
+        """The same texts on a device."""
+        return HashedTexts(*(t.to(device, non_blocking=True) for t in (self.ids, self.counts, self.offsets)))
+
+    def joined(self, other: HashedTexts) -> HashedTexts:
+        """These texts and then the other ones."""
+        offsets = torch.cat([self.offsets, other.offsets[1:] + self.offsets[-1]])
+        return HashedTexts(torch.cat([self.ids, other.ids]), torch.cat([self.counts, other.counts]), offsets)
 
 
 def hash_texts(
@@ -87,6 +94,47 @@ def hash_texts(
     )
 
 
+def words_of(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The lower-cased words of each text: runs of letters, digits and combining marks.
+
+    Example:
+        >>> list(words_of(["The card, LOST!", "?"]))
+        [['the', 'card', 'lost'], []]
+    """
+    table = _LettersAndDigits()
+    return (unicodedata.normalize("NFKC", text).lower().translate(table).split() for text in texts)
+
+
+def hash_words(words: Sequence[str], *, buckets: int, chars: tuple[int, int]) -> tuple[Ints, Ints, Ints]:
+    """Hashes single words, as `words_of` gives them, and their character n-grams.
+
+    Args:
+        words: distinct or not, none empty.
+        buckets: number of ids, of words and of n-grams each.
+        chars: shortest and longest n-gram; a space stands at both ends of each word.
+
+    Returns:
+        the id of each word [U]; the ids of n-grams [G], word after word; how many of them each word has [U].
+
+    Example:
+        >>> ids, ngrams, sizes = hash_words(["ab", "abc"], buckets=100, chars=(3, 3))
+        >>> len(ids), len(ngrams), sizes.tolist()
+        (2, 5, [2, 3])
+    """
+    codes, word_of = _spaced_code_points([[word] for word in words])
+    ids = _word_features(codes, word_of, word_pairs=False)[0][0]
+    hashed = [_char_features(codes, word_of, length) for length in range(chars[0], chars[1] + 1)]
+    owners = np.concatenate([o for _, o in hashed])
+    order = np.argsort(owners, kind="stable")
+    ngrams = np.concatenate([h for h, _ in hashed])[order]
+    size = np.uint64(buckets)
+    return (
+        (ids % size).astype(np.int64),
+        (ngrams % size).astype(np.int64),
+        np.bincount(owners, minlength=len(words)),
+    )
+
+
 def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Runs of texts whose n-grams fit in memory at once; at least one run, empty or not."""
     start = length = 0
@@ -103,7 +151,7 @@ def _hashed(
     texts: Sequence[str], buckets: int, word_pairs: bool, chars: tuple[int, int]
 ) -> tuple[Ints, Ints, Ints]:
     """Distinct ids and their counts, text after text, and how many ids each text has."""
-    codes, text_of = _spaced_code_points(texts)
+    codes, text_of = _spaced_code_points(words_of(texts))
     hashed = _word_features(codes, text_of, word_pairs=word_pairs)
     hashed += [_char_features(codes, text_of, length) for length in range(chars[0], chars[1] + 1)]
     values = np.concatenate([h for h, _ in hashed]) % np.uint64(buckets)
@@ -121,10 +169,8 @@ class _LettersAndDigits(dict[int, str | int]):
         return kept
 
 
-def _spaced_code_points(texts: Sequence[str]) -> tuple[Codes, Ints]:
-    """All texts as one array: lower case, single spaces between words and at both ends; and whose each is."""
-    table = _LettersAndDigits()
-    words = (unicodedata.normalize("NFKC", text).lower().translate(table).split() for text in texts)
+def _spaced_code_points(words: Iterable[Sequence[str]]) -> tuple[Codes, Ints]:
+    """All texts as one array: single spaces between words and at both ends; and whose each code is."""
     plain = [f" {' '.join(w)} " if w else "" for w in words]
     codes = np.frombuffer("".join(plain).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     return codes, np.repeat(np.arange(len(plain)), [len(p) for p in plain])

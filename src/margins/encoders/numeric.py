@@ -5,24 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from margins.encoders.base import Dropout, Encoder, linear
+from margins.encoders.base import Encoder, perceptron
+from margins.encoders.inputs import TensorRows
 
 
 @dataclass(frozen=True, eq=False)
-class Numbers:
+class Numbers(TensorRows):
     """Numeric inputs [N, columns]."""
 
     values: Tensor
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.values)
-
-    def take(self, rows: Tensor) -> Numbers:
-        """These rows, in this order."""
-        return Numbers(self.values[rows])
 
 
 class NumericEncoder(Encoder[Numbers]):
@@ -53,25 +46,13 @@ class NumericEncoder(Encoder[Numbers]):
     ) -> None:
         super().__init__()
         self.width = width
-        self.layers = nn.Sequential(
-            linear(num_columns, width, generator=generator),
-            nn.ReLU(),
-            Dropout(dropout, generator=generator),
-            linear(width, width, generator=generator),
-            nn.ReLU(),
-            Dropout(dropout, generator=generator),
-        )
+        self.layers = perceptron(num_columns, width, depth=2, dropout=dropout, generator=generator)
         self.register_buffer("mean", torch.zeros(num_columns, dtype=torch.float64))
         self.register_buffer("deviation", torch.ones(num_columns, dtype=torch.float64))
 
     def fit(self, inputs: Numbers) -> None:
         """Mean and standard deviation of each column; a constant column keeps deviation one."""
-        values = inputs.values.double()
-        self.mean = values.mean(0)
-        deviation = values.std(0, correction=0)
-        # Compared with the size of the numbers: a constant 1e9 has a deviation of rounding only.
-        is_constant = deviation <= 1e-12 * values.abs().amax(0)
-        self.deviation = torch.where(is_constant, torch.ones_like(deviation), deviation)
+        self.mean, self.deviation = mean_and_deviation(inputs.values.double())
 
     def standardised(self, inputs: Numbers) -> Tensor:
         """Inputs in deviations from the training mean; only then float32, so large numbers lose nothing."""
@@ -80,3 +61,18 @@ class NumericEncoder(Encoder[Numbers]):
     def forward(self, inputs: Numbers) -> Tensor:
         """Embeddings [B, width]."""
         return self.layers(self.standardised(inputs))
+
+
+def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column in float64, leaving NaN out.
+
+    A column that is constant, or has no number at all, gets deviation one; the latter mean zero.
+    """
+    if not values.isnan().any():
+        mean, deviation = values.mean(0), values.std(0, correction=0)
+    else:
+        mean = values.nanmean(0).nan_to_num(0.0)
+        deviation = (values - mean).square().nanmean(0).nan_to_num(0.0).sqrt()
+    # Compared with the size of the numbers: a constant 1e9 has a deviation of rounding only.
+    is_constant = deviation <= 1e-12 * values.nan_to_num(0.0).abs().amax(0)
+    return mean, torch.where(is_constant, torch.ones_like(deviation), deviation)

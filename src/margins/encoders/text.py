@@ -54,7 +54,8 @@ class TextEncoder(Encoder[HashedTexts]):
     def forward(self, inputs: HashedTexts) -> Tensor:
         """Embeddings [B, width]; zeros for a text without n-grams."""
         weights = (1 + inputs.counts.log()) * self.idf[inputs.ids]
-        row = torch.repeat_interleave(torch.arange(len(inputs)), inputs.offsets.diff())
-        squares = torch.zeros(len(inputs)).index_add(0, row, weights * weights)
+        places = torch.arange(len(inputs), device=weights.device)
+        row = torch.repeat_interleave(places, inputs.offsets.diff(), output_size=len(weights))
+        squares = torch.zeros_like(places, dtype=weights.dtype).index_add(0, row, weights * weights)
         weights = self.dropout(weights / squares[row].sqrt())
         return self.bag(inputs.ids, inputs.offsets[:-1], per_sample_weights=weights)

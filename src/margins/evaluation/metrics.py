@@ -1,26 +1,39 @@
-"""Metrics by name, each of predicted class probabilities against true class ids.
+"""Metrics by name, for predicted classes, label sets, rankings and real values.
 
-Two rules hold for all. With two classes, class 1 is the positive one for metrics that rank (tables number
+Two rules hold for classes. With two of them, class 1 is the positive one for metrics that rank (tables number
 classes from the most frequent to the rarest, so it is the rarer one). A macro average is over the classes
-that have rows among `labels`.
+that have rows among the truth. Rules of ties stand in `ranking` and `curves`.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from margins.data.extras import extra
-from margins.data.nearest import suggestion
-from margins.errors import MarginsError
+from margins.errors import MarginsError, MarginsWarning
+from margins.evaluation.forms import Sums, Whole
+from margins.evaluation.records import Floats, Task, check_weight, read_record
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Kind = Literal["f1", "accuracy", "ranking", "probability"]
+Kind = Literal["f1", "accuracy", "ranking", "probability", "candidates", "values"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A metric of some rows, with what it was measured on.
+
+    Args:
+        value: the number.
+        num_rows: rows that count.
+        num_lone: rows that cannot count, because nothing is relevant (or known) in them.
+    """
+
+    value: float
+    num_rows: int
+    num_lone: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,182 +44,114 @@ class Metric:
         name: as users write it.
         title: as reports write it.
         higher_is_better: its direction.
-        kind: what it looks at: hard decisions (f1, accuracy), the order of rows, or the probabilities.
-        compute: the number, for checked input; call the metric itself for unchecked input.
-        chance: its value for the best constant guess, from the shares of the classes.
+        kind: what it looks at: hard decisions (f1, accuracy), the order of rows (ranking), probabilities, the
+            order of candidates within a row, or real values.
+        tasks: what it can be computed for.
+        compute: the number, from a checked record; call the metric itself for unchecked input.
+        chance: for classes, its value for the best constant guess, from the shares of the classes; NaN where
+            these do not tell.
+        per_class: the metric of each class from a record and weights, NaN where undefined; None if it has
+            none.
     """
 
     name: str
     title: str
     higher_is_better: bool
     kind: Kind
-    compute: Callable[[Floats, Ints], float]
+    tasks: tuple[Task, ...]
+    compute: Sums | Whole
     chance: Callable[[Floats], float]
+    per_class: Callable[[Any, Floats], Floats] | None = None
 
-    def __call__(self, probabilities: Floats, labels: Ints) -> float:
-        """The metric of these predictions.
+    def __call__(self, predictions: object, truth: object, *, weight: object = None) -> float:
+        """The metric of these predictions; lone rows are told in a warning (MG020).
 
         Args:
-            probabilities: [N, C] float64, rows sum to one.
-            labels: [N] class ids in [0, C).
+            predictions: for classes probabilities [N, C] whose rows sum to one; for label sets and rankings
+                scores [N, C] or `Embeddings`; for values [N] or [N, D].
+            truth: class ids [N]; `Targets` or (offsets, columns); real values shaped like the predictions.
+            weight: [N] row weights >= 0; None for ones.
 
         Returns:
             a finite number.
 
         Raises:
-            MarginsError: shapes that do not fit, no row, non-finite probabilities, labels out of range.
+            MarginsError: shapes that do not fit, no row, non-finite numbers, labels out of range, or nothing
+                to measure.
         """
-        _check(probabilities, labels)
-        return float(self.compute(probabilities, labels))
+        measured = self.measure(predictions, truth, weight=weight)
+        if measured.num_lone:
+            text = (
+                f"{self.name}: {measured.num_lone} of {measured.num_lone + measured.num_rows} rows have "
+                "nothing relevant and do not count; Metric.measure gives their number without this warning"
+            )
+            warnings.warn(MarginsWarning("MG020", text), stacklevel=2)
+        return measured.value
+
+    def measure(self, predictions: object, truth: object, *, weight: object = None) -> Measurement:
+        """The metric with the number of rows that count; arguments as in the call."""
+        record = read_record(self.tasks, predictions, truth)
+        weights = self.weights(weight, len(record))
+        if isinstance(self.compute, Whole) or self.compute.rows is None:
+            value, num_lone = self.compute(record, weights), 0
+        else:
+            rows = self.compute.rows(record)
+            value = float(self.compute.finish(weights @ rows))
+            num_lone = int((rows[:, -1] == 0).sum())
+        if not np.isfinite(value):
+            raise nothing_to_measure(self.name, num_lone)
+        return Measurement(value=value, num_rows=len(record) - num_lone, num_lone=num_lone)
+
+    def weights(self, weight: object, num_rows: int) -> Floats:
+        """Checked row weights; refused by a metric for which they have no meaning."""
+        checked = check_weight(weight, num_rows)
+        if weight is not None and isinstance(self.compute, Whole) and not self.compute.takes_weight:
+            raise MarginsError("weight", expected=f"none for {self.name}", received="row weights")
+        return checked
 
     def improvement(self, difference: float) -> float:
         """The difference with the sign that makes better positive."""
         return difference if self.higher_is_better else -difference
 
 
-def find_metric(name: str) -> Metric:
+def nothing_to_measure(name: str, num_lone: int) -> MarginsError:
+    """The error for a metric of rows none of which counts."""
+    return MarginsError(
+        "truth", expected=f"a row that counts for {name}", received=f"none, {num_lone} with nothing relevant"
+    )
+
+
+def find_metric(name: str, *, task: Task | None = None, propensities: Floats | None = None) -> Metric:
     """The metric of this name.
+
+    Names may hold a number: `ndcg@10`, `precision@5`, `recall@5`, `hits@1`, `psp@3`, `top_5`; `f2` and
+    `macro_f2`, `micro_f0.5`, `weighted_f1` are F-beta.
+
+    Args:
+        name: as listed by `all_metrics`, or one with another number.
+        task: what it must be able to measure; None for anything.
+        propensities: [C] of labels, for `psp@k` only.
 
     Example:
         >>> find_metric("macro_f1")(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))
         1.0
 
     Raises:
-        MarginsError: no such metric; the nearest name is suggested.
+        MarginsError: no such metric, and then the nearest name is suggested, or it is not of this task.
     """
-    if name not in _METRICS:
+    from margins.evaluation.catalog import make_metric
+
+    metric = make_metric(name, propensities)
+    if task is not None and task not in metric.tasks:
         raise MarginsError(
-            "metric",
-            expected="the name of a metric",
-            received=repr(name),
-            fix=suggestion(name, list(_METRICS)),
-        )
-    return _METRICS[name]
+            "metric", expected=f"a metric of {task}", received=f"{name}, of {' and '.join(metric.tasks)}",
+            fix="one of " + ", ".join(m.name for m in all_metrics(task)),
+        )  # fmt: skip
+    return metric
 
 
-def all_metrics() -> list[Metric]:
-    """Every metric, in the order of the documentation."""
-    return list(_METRICS.values())
+def all_metrics(task: Task | None = None) -> list[Metric]:
+    """Every metric, or those of a task, in the order of the documentation; with a number, as usual ones."""
+    from margins.evaluation.catalog import listed_metrics
 
-
-def _check(probabilities: Floats, labels: Ints) -> None:
-    if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not len(probabilities):
-        raise MarginsError(
-            "probabilities", expected="[N, C] with N >= 1, C >= 2", received=str(list(probabilities.shape))
-        )
-    if labels.shape != probabilities.shape[:1]:
-        raise MarginsError(
-            "labels", expected=f"[N] with N = {len(probabilities)}", received=str(list(labels.shape))
-        )
-    if not np.isfinite(probabilities).all():
-        raise MarginsError("probabilities", expected="finite numbers", received="NaN or infinity")
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise MarginsError(
-            "labels",
-            expected=f"class ids in [0, C) = [0, {probabilities.shape[1]})",
-            received=f"{labels.min()} to {labels.max()}",
-        )
-
-
-def _f1(average: Literal["macro", "micro", "weighted"]) -> Callable[[Floats, Ints], float]:
-    def compute(probabilities: Floats, labels: Ints) -> float:
-        with extra("compare"):
-            from sklearn.metrics import f1_score
-        guesses = probabilities.argmax(1)
-        nothing: Any = 0  # F1 of a class that is neither there nor guessed; typed too narrowly there
-        # `labels=` keeps a class that is guessed but has no row out of the macro average; micro and
-        # weighted must count every guess.
-        counted = np.unique(labels) if average == "macro" else None
-        return float(f1_score(labels, guesses, labels=counted, average=average, zero_division=nothing))
-
-    return compute
-
-
-def _accuracy(probabilities: Floats, labels: Ints) -> float:
-    return float((probabilities.argmax(1) == labels).mean())
-
-
-def _balanced_accuracy(probabilities: Floats, labels: Ints) -> float:
-    right = probabilities.argmax(1) == labels
-    return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
-
-
-def _one_versus_rest(
-    probabilities: Floats, labels: Ints, score: Callable[[npt.NDArray[np.bool_], Floats], float]
-) -> float:
-    """Class 1 of two; of more, the mean over classes that have rows and do not have them all."""
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise MarginsError(
-            "labels", expected="rows of at least two classes", received=f"class {present[0]} only"
-        )
-    columns = [1] if probabilities.shape[1] == 2 else present
-    return float(np.mean([score(labels == c, probabilities[:, c]) for c in columns]))
-
-
-def _average_precision(probabilities: Floats, labels: Ints) -> float:
-    with extra("compare"):
-        from sklearn.metrics import average_precision_score
-    return _one_versus_rest(probabilities, labels, lambda y, s: float(average_precision_score(y, s)))
-
-
-def _auroc(probabilities: Floats, labels: Ints) -> float:
-    with extra("compare"):
-        from sklearn.metrics import roc_auc_score
-    return _one_versus_rest(probabilities, labels, lambda y, s: float(roc_auc_score(y, s)))
-
-
-def _log_loss(probabilities: Floats, labels: Ints) -> float:
-    # A probability of exactly zero comes from rounding; the floor keeps the loss of such a row finite.
-    given = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(given, np.finfo(np.float64).tiny)).mean())
-
-
-def _entropy(shares: Floats) -> float:
-    positive = shares[shares > 0]
-    return float(-(positive * np.log(positive)).sum())
-
-
-def _always_largest_f1(shares: Floats) -> float:
-    """F1 of the largest class when it is guessed for every row: precision is its share, recall is one."""
-    return float(2 * shares.max() / (1 + shares.max()))
-
-
-_METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            name="macro_f1", title="macro F1", higher_is_better=True, kind="f1", compute=_f1("macro"),
-            chance=lambda shares: _always_largest_f1(shares) / len(shares),
-        ),
-        Metric(
-            name="micro_f1", title="micro F1", higher_is_better=True, kind="f1", compute=_f1("micro"),
-            chance=lambda shares: float(shares.max()),
-        ),
-        Metric(
-            name="weighted_f1", title="weighted F1", higher_is_better=True, kind="f1",
-            compute=_f1("weighted"), chance=lambda shares: float(shares.max()) * _always_largest_f1(shares),
-        ),
-        Metric(
-            name="accuracy", title="accuracy", higher_is_better=True, kind="accuracy", compute=_accuracy,
-            chance=lambda shares: float(shares.max()),
-        ),
-        Metric(
-            name="balanced_accuracy", title="balanced accuracy", higher_is_better=True, kind="accuracy",
-            compute=_balanced_accuracy, chance=lambda shares: 1 / len(shares),
-        ),
-        Metric(
-            name="average_precision", title="average precision", higher_is_better=True, kind="ranking",
-            compute=_average_precision,
-            chance=lambda shares: float(shares[1]) if len(shares) == 2 else 1 / len(shares),
-        ),
-        Metric(
-            name="auroc", title="AUROC", higher_is_better=True, kind="ranking", compute=_auroc,
-            chance=lambda _: 0.5,
-        ),
-        Metric(
-            name="log_loss", title="log loss", higher_is_better=False, kind="probability", compute=_log_loss,
-            chance=_entropy,
-        ),
-    )
-}  # fmt: skip
+    return [m for m in listed_metrics() if task is None or task in m.tasks]

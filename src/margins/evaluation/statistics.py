@@ -75,7 +75,7 @@ def corrected_t(
     """
     values = np.asarray(differences, np.float64)
     _check_differences(values, test_to_train, confidence)
-    with extra("compare"):
+    with extra("tool"):
         from scipy.stats import t as student
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     if spread <= _ROUNDING * float(np.abs(values).max()):
@@ -145,7 +145,7 @@ def detectable_difference(
             expected="J >= 2, spread >= 0, alpha < power < 1",
             received=f"{num_differences}, {spread}, {power}",
         )
-    with extra("compare"):
+    with extra("tool"):
         from scipy.optimize import brentq
         from scipy.stats import nct
         from scipy.stats import t as student

@@ -1,5 +1,21 @@
-"""Heads: embeddings to class scores."""
+"""Heads: embeddings to class scores, or to embeddings that are compared."""
 
-from margins.heads.linear import LinearHead
+from margins.heads.choosing import AnyHead
+from margins.heads.cosine import CosineHead, CosineSettings
+from margins.heads.linear import LinearHead, LinearSettings
+from margins.heads.multi import MultiHead, MultiSettings
+from margins.heads.projection import ProjectionHead, ProjectionSettings
+from margins.heads.settings import HeadSettings
 
-__all__ = ["LinearHead"]
+__all__ = [
+    "AnyHead",
+    "CosineHead",
+    "CosineSettings",
+    "HeadSettings",
+    "LinearHead",
+    "LinearSettings",
+    "MultiHead",
+    "MultiSettings",
+    "ProjectionHead",
+    "ProjectionSettings",
+]

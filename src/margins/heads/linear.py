@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from margins.heads.settings import HeadSettings
 
 
 class LinearHead(nn.Module):
@@ -32,3 +35,13 @@ class LinearHead(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits [B, C] of embeddings [B, width]."""
         return nn.functional.linear(embeddings, self.weight, self.bias)
+
+
+class LinearSettings(HeadSettings):
+    """A linear layer: the head to use when nothing speaks for another."""
+
+    name: Literal["linear"] = "linear"
+
+    def build(self, width: int, num_outputs: int, *, generator: torch.Generator) -> LinearHead:
+        """An untrained linear head."""
+        return LinearHead(width, num_outputs, generator=generator)

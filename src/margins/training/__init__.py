@@ -1,19 +1,24 @@
-"""Training: recipes, and the plain trainer that runs them."""
+"""Training: recipes, the parts they choose from, and the trainer that runs them."""
 
-from margins.training.model import Classifier
+from margins.training.network import Network
 from margins.training.objective import Objective
-from margins.training.recipes import Recipe, all_recipes, find_recipe, recipes_for
-from margins.training.trainer import Fitted, TrainingSettings, predict_proba, train
+from margins.training.objective_settings import ObjectiveSettings, TargetSettings
+from margins.training.presets import Preset, all_presets, find_preset, presets_for
+from margins.training.recipe import Recipe
+from margins.training.trainer import EpochRecord, Fitted, Trainer, Watcher
 
 __all__ = [
-    "Classifier",
+    "EpochRecord",
     "Fitted",
+    "Network",
     "Objective",
+    "ObjectiveSettings",
+    "Preset",
     "Recipe",
-    "TrainingSettings",
-    "all_recipes",
-    "find_recipe",
-    "predict_proba",
-    "recipes_for",
-    "train",
+    "TargetSettings",
+    "Trainer",
+    "Watcher",
+    "all_presets",
+    "find_preset",
+    "presets_for",
 ]

@@ -1,165 +1,332 @@
-"""The plain trainer: AdamW, early stopping on the select role, the best weights kept."""
+"""The trainer: runs a recipe on training rows, keeps the best weights by the select rows, loses nothing."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from margins.data.roles import RowInputs, SelectRows, TrainRows
+from margins.data.roles import SelectRows, TrainRows
 from margins.errors import MarginsError
-from margins.evaluation import Metric
-from margins.training.model import Classifier
+from margins.evaluation import find_metric
+from margins.targets import Targets
+from margins.training import nonfinite
+from margins.training.checkpoint import copied, first_not_finite
+from margins.training.engine import Engine, Place, StepReport
+from margins.training.network import Network
+from margins.training.objective import Objective
+from margins.training.parts.averaging import AveragedWeights
+from margins.training.predicting import outputs_of, score_of
+from margins.training.randomness import global_state_kept
+from margins.training.recipe import Recipe
 
-Probabilities = npt.NDArray[np.float64]
-
-_PREDICT_ROWS = 2048
-_SMALLEST_BATCH = 16
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How every recipe is trained.
+class EpochRecord:
+    """How an epoch went.
 
     Args:
-        max_epochs: passes over the training rows at most.
-        patience: epochs without a better select score before training stops.
-        batch_size: rows a step at most; the last batch of an epoch may be smaller.
-        min_steps: steps an epoch that small data are to have: their batches are made smaller for it, but not
-            smaller than 16 rows.
-        learning_rate: of AdamW, constant.
-        weight_decay: of AdamW.
+        epoch: counted from 1.
+        loss: mean over its steps; comparable between recipes only where the loss says so.
+        select_score: of the select rows, by the recipe's metric.
+        learning_rate: of its last step.
+        num_degenerate: rows that lacked what the loss needs, over the epoch.
+        seconds: training and selection.
     """
 
-    max_epochs: int = 30
-    patience: int = 6
-    batch_size: int = 128
-    min_steps: int = 20
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-
-    def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "batch_size", "min_steps"):
-            if getattr(self, name) < 1:
-                raise MarginsError(name, expected="at least 1", received=str(getattr(self, name)))
-        if not (self.learning_rate > 0 and self.weight_decay >= 0):
-            raise MarginsError(
-                "learning_rate, weight_decay",
-                expected="a positive and a non-negative number",
-                received=f"{self.learning_rate}, {self.weight_decay}",
-            )
-
-    def rows_a_step(self, num_rows: int) -> int:
-        """The batch size for this many training rows.
-
-        Example:
-            >>> [TrainingSettings().rows_a_step(n) for n in (100, 1000, 10000)]
-            [16, 50, 128]
-        """
-        return min(self.batch_size, max(_SMALLEST_BATCH, num_rows // self.min_steps))
+    epoch: int
+    loss: float
+    select_score: float
+    learning_rate: float
+    num_degenerate: int
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """How a training went. The model itself holds the weights of `epoch`."""
+    """How a training went. The network itself holds the weights of `epoch`."""
 
     epoch: int  # whose weights were kept, counted from 1
-    select_scores: list[float]  # after each epoch
-    seconds: float
+    history: list[EpochRecord]
+
+    @property
+    def select_scores(self) -> list[float]:
+        """After each epoch."""
+        return [record.select_score for record in self.history]
+
+    @property
+    def seconds(self) -> float:
+        """Of all epochs."""
+        return sum(record.seconds for record in self.history)
 
 
-def train(
-    model: Classifier,
-    objective: nn.Module,
-    train_rows: TrainRows,
-    select_rows: SelectRows,
-    *,
-    metric: Metric,
-    settings: TrainingSettings,
-    generator: torch.Generator,
-) -> Fitted:
-    """Trains `model` in place and leaves it with the weights of the best epoch on the select rows.
+class Watcher(Protocol):
+    """Told how a training goes."""
+
+    def step_done(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
+        """A step of an epoch is done; all are counted from 0."""
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """An epoch is done."""
+
+
+@dataclass
+class _Progress:
+    """Where the training stands, all of it plain data."""
+
+    epoch: int = 0
+    step: int = 0  # of the epoch, the next to take
+    loss_sum: float = 0.0  # over the epoch's steps so far
+    num_degenerate: int = 0
+    seconds: float = 0.0
+    best: int = -1
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """A training of one network by one recipe, which can be stopped after any step and gone on with.
 
     Args:
-        model: its encoder is fitted on the training rows first.
-        objective: called as `objective(logits, labels)`; its own parameters are trained too.
+        recipe: how.
+        network: trained in place; its encoder is fitted on the training rows first.
         train_rows: the only rows that gradients and fitted preprocessing see.
         select_rows: decide which epoch is kept.
-        metric: what they are scored by.
-        settings: the same for every recipe of a comparison.
-        generator: of the order of rows.
-
-    Returns:
-        the epoch kept, the select score after each epoch, the time.
-
-    Raises:
-        MarginsError: the loss is no longer finite.
+        generator: the one that the network's own modules draw from.
+        fabric: device, precision and ranks; one process on the CPU by default.
+        watcher: told how it goes.
+        frozen: names of parts of the network, "encoder" or "head", that keep their weights.
+        folder: where a bundle is left when a number is not finite; none is left without.
     """
-    started = time.perf_counter()
-    model.encoder.fit(train_rows.inputs)
-    parameters = [*model.parameters(), *objective.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
-    scores: list[float] = []
-    best, best_weights = -1, _weights(model)
-    batch_size = settings.rows_a_step(len(train_rows))
-    for epoch in range(settings.max_epochs):
-        _one_epoch(model, objective, train_rows, optimizer, batch_size, generator, epoch)
-        select_labels = select_rows.labels.numpy()
-        scores.append(metric(predict_proba(model, select_rows.inputs), select_labels))
-        if best < 0 or metric.improvement(scores[-1] - scores[best]) > 0:
-            best, best_weights = epoch, _weights(model)
-        elif epoch - best >= settings.patience:
-            break
-    model.load_state_dict(best_weights)
-    model.eval()
-    return Fitted(epoch=best + 1, select_scores=scores, seconds=time.perf_counter() - started)
 
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        train_rows: TrainRows,
+        select_rows: SelectRows,
+        *,
+        generator: torch.Generator,
+        fabric: Fabric | None = None,
+        watcher: Watcher | None = None,
+        frozen: tuple[str, ...] = (),
+        folder: Path | None = None,
+    ) -> None:
+        from margins.training.machine import one_cpu
 
-@torch.no_grad()
-def predict_proba(model: Classifier, inputs: RowInputs) -> Probabilities:
-    """Class probabilities [N, C]: the softmax of the logits, in float64.
+        self.recipe, self.network = recipe, network
+        self._given, self._select = train_rows, select_rows
+        self._metric = find_metric(recipe.metric)
+        self._watcher, self._folder = watcher, folder
+        fabric = fabric or one_cpu(recipe.precision)
+        network.encoder.fit(train_rows.inputs)
+        for name in frozen:
+            network.get_submodule(name).requires_grad_(False)
+        network.to(fabric.device)
+        counts = _class_counts(train_rows.targets) if recipe.task in ("classes", "label_sets") else None
+        objective = Objective(recipe.objective, counts).to(fabric.device)
+        # A fused optimiser would undo the scaling of half precision itself, after the clipping.
+        optimizer = recipe.optimizer.build([network, objective], fused=recipe.precision != "fp16")
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self.engine = Engine(
+            fabric, network, objective, fabric.setup_optimizers(optimizer),
+            rows=train_rows, mix=recipe.mix, generator=generator, clip_norm=recipe.clip_norm,
+            accumulate=recipe.accumulate,
+        )  # fmt: skip
+        self._batch_size = recipe.rows_a_step(len(train_rows))
+        self._averaged = AveragedWeights(network, recipe.averaging)
+        self._best: dict[str, Any] = {}
+        self._progress = _Progress()
+        self._steps = self._epoch_steps()
+        self._previous = torch.zeros(0, dtype=torch.long)
 
-    The model's mode, training or not, is the same after the call.
-    """
-    was_training = model.training
-    model.eval()
-    chunks = torch.arange(len(inputs)).split(_PREDICT_ROWS)
-    logits = torch.cat([model(inputs.take(rows)) for rows in chunks])
-    model.train(was_training)
-    return logits.double().softmax(1).numpy()
+    @property
+    def history(self) -> list[EpochRecord]:
+        """The epochs that are done."""
+        return [EpochRecord(**record) for record in self._progress.history]
 
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no step left to take."""
+        p, patience = self._progress, self.recipe.patience
+        waited = len(p.history) - 1 - p.best
+        return p.epoch >= self.recipe.max_epochs or (
+            patience is not None and p.best >= 0 and p.step == 0 and waited >= patience
+        )
 
-def _one_epoch(
-    model: Classifier,
-    objective: nn.Module,
-    rows: TrainRows,
-    optimizer: torch.optim.Optimizer,
-    batch_size: int,
-    generator: torch.Generator,
-    epoch: int,
-) -> None:
-    model.train()
-    objective.train()
-    for batch in torch.randperm(len(rows), generator=generator).split(batch_size):
-        optimizer.zero_grad()
-        loss: Tensor = objective(model(rows.inputs.take(batch)), rows.labels[batch])
-        if not math.isfinite(loss.item()):
-            raise MarginsError(
-                "loss",
-                expected="a finite number",
-                received=f"{loss.item()} in epoch {epoch + 1}",
-                fix="lower the learning rate or look for extreme inputs",
+    def run(self, after_step: Callable[[], None] | None = None) -> Fitted:
+        """Trains to the end and leaves the network with the weights of the best epoch.
+
+        Args:
+            after_step: called when a step, with what follows it, is done; may save, and may raise to stop.
+
+        Raises:
+            MarginsError: something is no longer finite.
+        """
+        with global_state_kept():
+            while not self.is_done:
+                self.advance()
+                if after_step is not None:
+                    after_step()
+        return self.finish()
+
+    def advance(self) -> None:
+        """Takes one step, and all that comes at the end of an epoch after its last one."""
+        p, started = self._progress, time.perf_counter()
+        if p.step == 0:
+            self._begin_epoch()
+        rows, place = self._steps[p.step], Place(self.recipe.seed, p.epoch, p.step)
+        rate = self._set_rate()
+        self.network.train()
+        report = self._taken(rows, place, rate)
+        ends_epoch = p.step + 1 == len(self._steps)
+        self._averaged.after_step(progress=(p.epoch + 1) / self.recipe.max_epochs, ends_epoch=ends_epoch)
+        self._previous = rows
+        p.loss_sum += report.loss
+        p.num_degenerate += report.num_degenerate
+        p.step += 1
+        p.seconds += time.perf_counter() - started
+        if self._watcher:
+            self._watcher.step_done(p.epoch, p.step - 1, len(self._steps), report.loss)
+        if ends_epoch:
+            self._end_epoch(rate)
+
+    def finish(self) -> Fitted:
+        """Gives the network the weights of the best epoch."""
+        if self._best:
+            self.network.load_state_dict(self._best)
+        self.network.eval()
+        return Fitted(epoch=self._progress.best + 1, history=self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that has state."""
+        scaler = self.engine.scaler
+        return {
+            "progress": asdict(self._progress),
+            "network": self.network.state_dict(),
+            "objective": self.engine.objective.state_dict(),
+            "optimizer": self.engine.optimizer.state_dict(),
+            "averaged": self._averaged.state_dict(),
+            "best": self._best,
+            "class_ids": self._changed_class_ids(),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave; the next step is the one that would have come then."""
+        self._progress = _Progress(**state["progress"])
+        self.network.load_state_dict(state["network"])
+        self.engine.objective.load_state_dict(state["objective"])
+        self.engine.optimizer.load_state_dict(state["optimizer"])
+        self._averaged.load_state_dict(state["averaged"])
+        self._best = state["best"]
+        if state["class_ids"] is not None:
+            self._retarget(state["class_ids"])
+        scaler = self.engine.scaler
+        if scaler is not None:
+            scaler.load_state_dict(state["scaler"])
+        self._steps = self._epoch_steps()
+
+    def _epoch_steps(self) -> list[Tensor]:
+        return list(
+            self.recipe.draw.epoch(
+                self.engine.rows, batch_size=self._batch_size, seed=self.recipe.seed,
+                epoch=self._progress.epoch,
             )
-        loss.backward()
-        optimizer.step()
+        )  # fmt: skip
+
+    def _begin_epoch(self) -> None:
+        p = self._progress
+        for refresh in self.recipe.refresh:
+            if refresh.is_due(p.epoch):
+                scores = outputs_of(self.engine.fabric, self.network, self._given.inputs)[0]
+                given = self._given.class_ids()
+                self._retarget(refresh.class_ids(given, scores.double().softmax(1)))
+        self._steps = self._epoch_steps()
+        self.engine.objective.train()
+        self.engine.objective.start_epoch(p.epoch)
+
+    def _retarget(self, class_ids: Tensor) -> None:
+        targets = self._given.targets
+        changed = Targets.of_classes(class_ids, targets.num_candidates)
+        if targets.row_weight is not None:
+            changed = changed.weigh(rows=targets.row_weight)
+        self.engine.rows = TrainRows(self._given.inputs, changed, self._given.ids)
+
+    def _changed_class_ids(self) -> Tensor | None:
+        return None if self.engine.rows is self._given else self.engine.rows.class_ids()
+
+    def _set_rate(self) -> float:
+        p, num = self._progress, len(self._steps)
+        factor = self.recipe.schedule.factor(p.epoch * num + p.step, self.recipe.max_epochs * num)
+        for group, rate in zip(self.engine.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        return self._rates[0] * factor
+
+    def _taken(self, rows: Tensor, place: Place, rate: float) -> StepReport:
+        try:
+            report = self.recipe.step.run(self.engine, rows, place)
+        except MarginsError:
+            found = self._look(rows, place, rate)
+            if found.tensor == "loss":
+                raise
+            raise self._failure(found) from None
+        if not math.isfinite(report.loss):
+            raise self._failure(self._look(rows, place, rate))
+        return report
+
+    def _failure(self, found: nonfinite.NonFinite) -> MarginsError:
+        return found.error(None if self._folder is None else found.save(self._folder))
+
+    def _look(self, rows: Tensor, place: Place, rate: float) -> nonfinite.NonFinite:
+        part = self.engine.micro_batches(rows)[0]
+
+        def forward() -> Tensor:
+            return self.engine.forward(self.engine.batch(part), place, 0)[0]
+
+        tensor, scores = nonfinite.first_nonfinite(self.network, forward)
+        scaler = self.engine.scaler
+        return nonfinite.NonFinite(
+            tensor=tensor, epoch=place.epoch, step=place.step, learning_rate=rate,
+            row_ids=self._ids(rows), previous_row_ids=self._ids(self._previous),
+            objective=self.recipe.objective.model_dump(mode="json"),
+            scaler={} if scaler is None else {"scale": float(scaler.get_scale())},
+            **nonfinite.describe_step(scores, self.network),
+        )  # fmt: skip
+
+    def _ids(self, rows: Tensor) -> list[int]:
+        ids = self._given.ids
+        return (rows if ids is None else ids[rows]).tolist()
+
+    def _end_epoch(self, rate: float) -> None:
+        p, started = self._progress, time.perf_counter()
+        if first_not_finite(self.network.state_dict()) is not None:
+            raise self._failure(self._look(self._previous, Place(self.recipe.seed, p.epoch, p.step - 1), rate))
+        with self._averaged.in_place():
+            score = score_of(
+                self.engine.fabric, self.network, self._select, self._metric, self.recipe.task
+            )
+            is_best = p.best < 0 or self._metric.improvement(score - p.history[p.best]["select_score"]) > 0
+            if is_best:
+                self._best = copied(self.network.state_dict())
+        record = EpochRecord(
+            epoch=p.epoch + 1, loss=p.loss_sum / len(self._steps), select_score=score, learning_rate=rate,
+            num_degenerate=p.num_degenerate, seconds=p.seconds + time.perf_counter() - started,
+        )  # fmt: skip
+        p.best = p.epoch if is_best else p.best
+        self._progress = _Progress(epoch=p.epoch + 1, best=p.best, history=[*p.history, asdict(record)])
+        if self._watcher:
+            self._watcher.epoch_done(record)
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def _class_counts(targets: Targets) -> Tensor:
+    columns = targets.positives().columns
+    return torch.bincount(columns, minlength=targets.num_candidates)

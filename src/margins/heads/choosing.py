@@ -1,0 +1,17 @@
+"""Any head's settings as one type."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from margins.heads.cosine import CosineSettings
+from margins.heads.linear import LinearSettings
+from margins.heads.multi import MultiSettings
+from margins.heads.projection import ProjectionSettings
+
+AnyHead = Annotated[
+    LinearSettings | CosineSettings | ProjectionSettings | MultiSettings, Field(discriminator="name")
+]
+"""The settings of any head; in data, `name` tells which."""

@@ -1,0 +1,200 @@
+"""`margins.train`: from data to a trained, judged and saved model, in a folder that survives a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from margins.data.choosing import choose_columns
+from margins.data.frame import Frame
+from margins.data.overlap import overlap
+from margins.data.reading import read_frame
+from margins.errors import MarginsError
+from margins.training.checkpoint import write_atomically
+from margins.training.defaults import default_recipe
+from margins.training.finishing import described_model, scores_of
+from margins.training.job import Job
+from margins.training.machine import Device, machine
+from margins.training.model import Model
+from margins.training.problem import pose
+from margins.training.request import Request, Roles
+from margins.training.run_folder import RECIPE, REQUEST, RESULTS, RunFolder
+from margins.training.saving import EVERY_SECONDS
+from margins.training.trainer import Fitted, Watcher
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What a training leaves.
+
+    Args:
+        model: ready to predict.
+        fitted: how each phase went.
+        scores: role to metric to number; "report" rows were opened once, at the very end.
+        told: everything that was decided or is odd, one sentence each.
+        folder: of the run; None when nothing was written.
+    """
+
+    model: Model
+    fitted: list[Fitted]
+    scores: dict[str, dict[str, float]]
+    told: list[str]
+    folder: Path | None
+
+
+def train(
+    data: Any,
+    *,
+    roles: Roles | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    embeddings: str | Path | None = None,
+    out: str | Path | None = None,
+    select_share: float = 0.15,
+    report_share: float = 0.15,
+    device: Device = "auto",
+    every_seconds: float = EVERY_SECONDS,
+    watcher: Watcher | None = None,
+    tell: Callable[[str], None] | None = None,
+    loggers: list[Any] | None = None,
+    **named_roles: Any,
+) -> Trained:
+    """Trains a model on a table, texts, images or embeddings.
+
+    Everything that is not said is decided from the data, and told. With `out` the run can be killed at any
+    time and gone on with by `resume(out)`; the numbers will be those of an undisturbed run.
+
+    Args:
+        data: a path or a data frame; see `read_frame`.
+        roles: of columns; or name them as keywords: `target="topic"`, `inputs=["text"]`, `weight="w"`.
+        recipe: keys of a recipe that are not to have their defaults, nested as in YAML.
+        embeddings: an .npy or .npz file with a vector for each row.
+        out: folder of the run, new; nothing is written without.
+        select_share: of the rows that choose epochs and thresholds, where no column says.
+        report_share: of the rows that judge the finished model, where no column says.
+        device: "auto" takes a GPU if there is one.
+        every_seconds: longest time between two checkpoints, in which work can be lost.
+        watcher: told how it goes.
+        tell: called with a sentence for everything that is decided or odd.
+        loggers: of Lightning Fabric (TensorBoard, MLflow), told the numbers of every epoch.
+        named_roles: see `Roles`.
+
+    Returns:
+        the model, how it went, the scores of the select and the report rows.
+
+    Raises:
+        MarginsError: data, columns or a recipe that cannot be used; a number that is not finite.
+        Interrupted: Ctrl-C or SIGTERM; with `out` the run was saved first.
+
+    Example:
+        >>> import numpy as np
+        >>> draws = np.random.default_rng(0)
+        >>> x = draws.normal(size=(300, 2))
+        >>> table = {"a": x[:, 0], "b": x[:, 1], "label": (x.sum(1) > 0).astype(int)}
+        >>> trained = train(table, recipe={"max_epochs": 5, "metric": "accuracy"})
+        >>> trained.scores["report"]["accuracy"] > 0.8
+        True
+        >>> trained.model.predict({"a": [3.0], "b": [2.0]})
+        array(['1'], dtype=object)
+    """
+    if roles is not None and named_roles:
+        raise MarginsError("roles", expected="roles or keywords", received="both")
+    request = Request(
+        roles=roles or Roles.of(named_roles), changes=recipe, select_share=select_share,
+        report_share=report_share, device=device, every_seconds=every_seconds,
+    )  # fmt: skip
+    folder = None if out is None else RunFolder.new(out)
+    frame = read_frame(data, embeddings=embeddings)
+    if folder is not None:
+        folder.write_json(REQUEST, _described(request, data, embeddings, frame))
+    return _run(frame, request, folder, _Ears(watcher=watcher, tell=tell, loggers=loggers))
+
+
+def resume(
+    folder: str | Path,
+    data: Any = None,
+    *,
+    watcher: Watcher | None = None,
+    tell: Callable[[str], None] | None = None,
+    loggers: list[Any] | None = None,
+) -> Trained:
+    """Goes on with a run where its last checkpoint stands, or begins it if there is none.
+
+    Args:
+        folder: of the run.
+        data: what the run was given, if it was no file.
+        watcher: told how it goes.
+        tell: called with a sentence for everything that is decided or odd.
+        loggers: of Lightning Fabric.
+
+    Raises:
+        MarginsError: no run, other data than it began with, or a checkpoint that does not fit.
+    """
+    run = RunFolder.of_run(folder)
+    described = run.read_json(REQUEST)
+    source = data if data is not None else described["data"]
+    if source is None:
+        raise MarginsError(
+            "data", expected="the data frame that the run began with", received="none",
+            fix="resume(folder, data)",
+        )  # fmt: skip
+    frame = read_frame(source, embeddings=described["embeddings"])
+    if frame.fingerprint != described["fingerprint"]:
+        raise MarginsError(
+            "data", expected=f"the data that {run.path} began with ({described['fingerprint'][:12]}...)",
+            received=f"{frame.source} with other content ({frame.fingerprint[:12]}...)",
+            fix="put the data back as they were, or start a new run",
+        )  # fmt: skip
+    asked = described["request"]
+    request = Request(**{**asked, "roles": Roles(**asked["roles"])})
+    return _run(frame, request, run, _Ears(watcher=watcher, tell=tell, loggers=loggers))
+
+
+def _described(request: Request, data: Any, embeddings: Any, frame: Frame) -> dict[str, Any]:
+    is_path = isinstance(data, (str, Path))
+    return {
+        "data": str(Path(data).absolute()) if is_path else None,
+        "embeddings": None if embeddings is None else str(Path(embeddings).absolute()),
+        "fingerprint": frame.fingerprint,
+        "request": asdict(request),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ears:
+    """Who is told what."""
+
+    watcher: Watcher | None
+    tell: Callable[[str], None] | None
+    loggers: list[Any] | None
+
+    def say(self, sentences: list[str]) -> list[str]:
+        for sentence in sentences:
+            if self.tell is not None:
+                self.tell(sentence)
+        return sentences
+
+
+def _run(frame: Frame, request: Request, folder: RunFolder | None, ears: _Ears) -> Trained:
+    columns, decided = choose_columns(frame, **asdict(request.roles))
+    told = ears.say(decided)
+    recipe = default_recipe(columns, request.changes)
+    problem, odd = pose(
+        frame, columns, seed=recipe.seed, select_share=request.select_share,
+        report_share=request.report_share,
+    )  # fmt: skip
+    told += ears.say([*odd, *(found.sentence for found in overlap(frame, columns, problem.division))])
+    if folder is not None:
+        write_atomically(folder.path / RECIPE, recipe.to_yaml().encode())
+    fabric = machine(recipe.precision, device=request.device, loggers=ears.loggers)
+    job = Job(problem, recipe, fabric, folder, every_seconds=request.every_seconds, watcher=ears.watcher)
+    fitted = job.run()
+    model = job.decided()
+    scores = scores_of(fabric, model, job.prepared)
+    model = described_model(model, frame, scores)
+    if folder is not None and fabric.global_rank == 0:
+        model.save(folder.path / "model")
+        folder.write_json(RESULTS, {"scores": scores, "told": told, "fitted": [asdict(f) for f in fitted]})
+    path = None if folder is None else folder.path
+    return Trained(model=model, fitted=fitted, scores=scores, told=told, folder=path)

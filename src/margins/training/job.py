@@ -1,0 +1,139 @@
+"""All phases of a recipe on one problem, with checkpoints when there is a folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from margins.evaluation.select_role import SelectPredictions
+from margins.training.finishing import fitted_calibration, fitted_thresholds
+from margins.training.model import Model
+from margins.training.predicting import outputs_of
+from margins.training.problem import Prepared, Problem, new_network
+from margins.training.recipe import Phase, Recipe
+from margins.training.run_folder import LOG, RunFolder
+from margins.training.saving import SavedTraining, phase_of, saved_state
+from margins.training.trainer import EpochRecord, Fitted, Trainer, Watcher
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Job:
+    """A recipe on a problem.
+
+    Args:
+        problem: rows with roles and targets.
+        recipe: with its plan.
+        fabric: device, precision and ranks.
+        folder: of the run; None trains in memory.
+        every_seconds: longest time between two checkpoints.
+        watcher: told how it goes.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        recipe: Recipe,
+        fabric: Fabric,
+        folder: RunFolder | None = None,
+        *,
+        every_seconds: float = 60.0,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._problem, self._recipe, self._fabric, self._folder = problem, recipe, fabric, folder
+        self._every_seconds = every_seconds
+        self._watcher = watcher
+        columns = problem.columns
+        self._preparation = recipe.encoder.prepare(
+            problem.training_frame().only(list(columns.inputs)), columns.inputs
+        )
+        self.prepared: Prepared = problem.prepared(self._preparation)
+        self._network, self._generator = new_network(recipe, self._preparation, problem.coding.num_outputs)
+
+    def run(self) -> list[Fitted]:
+        """Trains every phase that is not done yet; gives all of them."""
+        state = None if self._folder is None else saved_state(self._folder.path)
+        done: list[Fitted] = [] if state is None else [_fitted(f) for f in state["earlier"]]
+        phases = list(zip(self._recipe.phases(), [Phase(), *self._recipe.plan], strict=True))
+        start = 0 if state is None or self._folder is None else phase_of(state, folder=self._folder.path)
+        for number in range(start, len(phases)):
+            recipe, phase = phases[number]
+            if phase.fresh_head:
+                fresh, _ = new_network(recipe, self._preparation, self._problem.coding.num_outputs)
+                self._network.head.load_state_dict(fresh.head.state_dict())
+            done.append(self._one_phase(recipe, phase, number, done, state if number == start else None))
+        return done
+
+    def decided(self) -> Model:
+        """The model, with what is fitted on the select rows: calibration and thresholds."""
+        problem, recipe = self._problem, self._recipe
+        calibration = thresholds = None
+        if recipe.task in ("classes", "label_sets"):
+            scores = outputs_of(self._fabric, self._network, self.prepared.select.inputs)[0]
+            select = self._select_predictions(scores)
+            calibration = fitted_calibration(recipe, select)
+            thresholds = fitted_thresholds(recipe, select)
+        return Model(
+            recipe, problem.columns, problem.coding, self._preparation, self._network.cpu(),
+            calibration, thresholds,
+        )  # fmt: skip
+
+    def _select_predictions(self, scores: Any) -> SelectPredictions:
+        rows = self.prepared.select
+        if self._recipe.task == "classes":
+            return SelectPredictions(scores, rows.class_ids())
+        return SelectPredictions(scores, rows.targets)
+
+    def _one_phase(
+        self, recipe: Recipe, phase: Phase, number: int, done: list[Fitted], state: dict[str, Any] | None
+    ) -> Fitted:
+        for parameter in self._network.parameters():
+            parameter.requires_grad_(True)
+        log = _Log(self._fabric, self._folder, [*done], self._watcher)
+        trainer = Trainer(
+            recipe, self._network, self.prepared.train, self.prepared.select, generator=self._generator,
+            fabric=self._fabric, watcher=log, frozen=tuple(phase.frozen),
+            folder=None if self._folder is None else self._folder.path,
+        )  # fmt: skip
+        if self._folder is None:
+            return trainer.run()
+        saved = SavedTraining(
+            trainer, self._folder.path, fingerprint=self._problem.frame.fingerprint, phase=number,
+            earlier=[asdict(f) for f in done], every_seconds=self._every_seconds,
+        )  # fmt: skip
+        if state is not None:
+            saved.resume(state)
+            log.history = list(trainer.history)
+        return saved.run()
+
+
+class _Log:
+    """Writes the run's log after every epoch, and tells loggers and another watcher."""
+
+    def __init__(
+        self, fabric: Fabric, folder: RunFolder | None, done: list[Fitted], watcher: Watcher | None
+    ) -> None:
+        self._fabric, self._folder, self._watcher = fabric, folder, watcher
+        self._done = done
+        self.history: list[EpochRecord] = []
+
+    def step_done(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
+        if self._watcher:
+            self._watcher.step_done(epoch, step, num_steps, loss)
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        self.history.append(record)
+        before = sum(len(f.history) for f in self._done)
+        numbers = {k: v for k, v in asdict(record).items() if k not in ("epoch", "seconds")}
+        self._fabric.log_dict(numbers, step=before + record.epoch)
+        if self._folder is not None and self._fabric.global_rank == 0:
+            phases = [*(f.history for f in self._done), self.history]
+            rows = [{"phase": n, **asdict(r)} for n, history in enumerate(phases) for r in history]
+            self._folder.write_lines(LOG, rows)
+        if self._watcher:
+            self._watcher.epoch_done(record)
+
+
+def _fitted(data: dict[str, Any]) -> Fitted:
+    return Fitted(epoch=data["epoch"], history=[EpochRecord(**record) for record in data["history"]])

@@ -1,0 +1,31 @@
+"""An encoder with a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from margins.encoders import Encoder
+from margins.training.parts.mixing import MixingPlan
+
+
+class Network(nn.Module):
+    """Inputs of rows to scores, by way of embeddings.
+
+    Args:
+        encoder: inputs to embeddings [B, width].
+        head: embeddings to scores [B, C].
+    """
+
+    def __init__(self, encoder: Encoder[Any], head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, inputs: Any, mixing: MixingPlan | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B, C] and embeddings [B, width], mixed between encoder and head if there is a plan."""
+        embeddings = self.encoder(inputs)
+        if mixing is not None:
+            embeddings = mixing.features(embeddings)
+        return self.head(embeddings), embeddings

@@ -1,0 +1,148 @@
+"""The objective of a recipe as plain data: a loss by name, and how targets and scores are set for it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from margins import losses
+from margins.data.nearest import suggestion
+from margins.errors import MarginsError
+from margins.losses import Loss
+from margins.training.settings import Settings
+
+ClassWeight = Literal["balanced", "effective_number"]
+
+
+class TargetSettings(Settings):
+    """The station `set targets`: what is done to the targets of a batch before the loss sees them.
+
+    Args:
+        smooth: share of each row's mass that is spread over all classes, in [0, 1).
+        logit_adjustment: tau; training adds tau * log prior to the scores, prediction does not.
+        class_margins: the largest margin; a class with n rows gets one in proportion to n ** -1/4.
+        class_weight: rows weigh 1 / count of their class ("balanced") or by the effective number of rows
+            with beta 0.999; on average 1.
+    """
+
+    smooth: float = Field(0.0, ge=0, lt=1)
+    logit_adjustment: float = Field(0.0, ge=0)
+    class_margins: float = Field(0.0, ge=0)
+    class_weight: ClassWeight | None = None
+
+    @property
+    def changes_prior(self) -> list[str]:
+        """Which of them make rare classes count more."""
+        named = {"logit_adjustment": self.logit_adjustment > 0, "class_weight": self.class_weight is not None}
+        return [name for name, is_on in named.items() if is_on]
+
+
+class PenaltySettings(Settings):
+    """A loss of features added to the main one.
+
+    Args:
+        loss: its name.
+        weight: its factor.
+        settings: its hyperparameters.
+    """
+
+    loss: str
+    weight: float = Field(1.0, gt=0)
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> PenaltySettings:
+        if loss_named(self.loss).form != "features":
+            raise MarginsError(
+                "penalties", expected="a loss of features", received=self.loss,
+                fix=f"known: {', '.join(names_of_losses('features'))}",
+            )  # fmt: skip
+        new_loss(self.loss, self.settings)
+        return self
+
+
+class ObjectiveSettings(Settings):
+    """What training minimises.
+
+    Args:
+        loss: name of a loss, e.g. "cross_entropy"; `margins methods` lists them.
+        settings: its hyperparameters, by name.
+        link: "log_softmax" gives the loss log-probabilities in place of logits.
+        targets: how the targets are set.
+        penalties: losses of features added to it.
+    """
+
+    loss: str = "cross_entropy"
+    settings: dict[str, Any] = {}
+    link: Literal["none", "log_softmax"] = "none"
+    targets: TargetSettings = TargetSettings()  # pyright: ignore[reportCallIssue]
+    penalties: list[PenaltySettings] = []
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> ObjectiveSettings:
+        new_loss(self.loss, self.settings)
+        return self
+
+
+@cache
+def _losses() -> dict[str, type[Loss]]:
+    found = [getattr(losses, name) for name in losses.__all__]
+    classes = [c for c in found if isinstance(c, type) and issubclass(c, Loss) and hasattr(c, "card")]
+    return {snake_case(c.__name__): c for c in classes}
+
+
+def snake_case(name: str) -> str:
+    """A class name as recipes write it.
+
+    Example:
+        >>> [snake_case(name) for name in ("CrossEntropy", "ALDRKL", "InfoNCE", "ZLoss", "SupCon")]
+        ['cross_entropy', 'aldrkl', 'info_nce', 'z_loss', 'sup_con']
+    """
+    spaced = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", re.sub(r"([a-z])([A-Z])", r"\1_\2", name))
+    return spaced.lower()
+
+
+def names_of_losses(*forms: str) -> list[str]:
+    """The names of all losses, or of those of these forms."""
+    return [name for name, c in _losses().items() if not forms or c.form in forms]
+
+
+def loss_named(name: str) -> type[Loss]:
+    """The class of the loss with this name, written as in recipes or as the class is.
+
+    Raises:
+        MarginsError: there is none; the nearest name is suggested.
+    """
+    known = _losses()
+    key = name if name in known else snake_case(name)
+    if key not in known:
+        raise MarginsError(
+            "loss", expected="the name of a loss", received=repr(name), fix=suggestion(name, list(known))
+        )
+    return known[key]
+
+
+def new_loss(name: str, settings: dict[str, Any]) -> Loss:
+    """A fresh loss.
+
+    Raises:
+        MarginsError: an unknown loss or hyperparameter, or a value out of its range.
+    """
+    kind = loss_named(name)
+    known = [p for p in inspect.signature(kind.__init__).parameters if p not in ("self", "reduction")]
+    for key in settings:
+        if key not in known:
+            raise MarginsError(
+                f"settings of {name}", expected="a known hyperparameter", received=repr(key),
+                fix=suggestion(key, known) if known else "it has none",
+            )  # fmt: skip
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise MarginsError(
+            f"settings of {name}", expected=f"values for {', '.join(known)}", received=str(error)
+        ) from None

@@ -1,0 +1,141 @@
+"""Kinds of `step`: what owns forward, backward and update of one batch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from margins.training.engine import Engine, Place, StepReport, concatenated_targets
+from margins.training.settings import Settings
+
+
+class Step(Settings):
+    """A kind of step."""
+
+    name: str
+
+    @abstractmethod
+    def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
+        """Takes one step on these rows (of all ranks) and updates the weights."""
+
+
+class StandardStep(Step):
+    """One forward, one backward, one update.
+
+    With several micro-batches: a loss whose rows are independent is added up part by part and divided once;
+    any other sees the scores of the whole batch, and each part is run again for its gradient (gradient
+    caching), with the same random numbers. Either way the result is that of one big batch.
+    """
+
+    name: Literal["standard"] = "standard"
+
+    def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
+        engine.optimizer.zero_grad()
+        parts = engine.micro_batches(rows)
+        if engine.accumulate == 1:
+            report = gradients_of(engine, parts[0], rows, place)
+        elif engine.objective.has_independent_rows:
+            report = _added_up(engine, parts, place)
+        else:
+            report = _cached(engine, parts, rows, place)
+        engine.collect_gradients()
+        engine.update()
+        return report
+
+
+class SharpnessAware(Step):
+    """Sharpness-aware minimisation: the gradient at the worst point nearby, at twice the cost.
+
+    The weights go up the gradient by `rho`, the gradient there is taken, and the update is made from where
+    they were. Both passes draw the same random numbers. For noisy labels and small data.
+
+    Args:
+        rho: > 0, the distance.
+
+    References:
+        Foret et al., Sharpness-Aware Minimization, 2021, arXiv 2010.01412, eq. 2 and algorithm 1.
+    """
+
+    name: Literal["sharpness_aware"] = "sharpness_aware"
+    rho: Annotated[float, Field(gt=0)] = 0.05
+
+    def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
+        engine.optimizer.zero_grad()
+        (mine,) = engine.micro_batches(rows)
+        report = gradients_of(engine, mine, rows, place)
+        engine.collect_gradients()
+        before = [p.detach().clone() for p in engine.parameters]
+        _climb(engine.parameters, self.rho)
+        engine.optimizer.zero_grad()
+        gradients_of(engine, mine, rows, place)
+        engine.collect_gradients()
+        with torch.no_grad():
+            for parameter, value in zip(engine.parameters, before, strict=True):
+                parameter.copy_(value)
+        engine.update()
+        return report
+
+
+AnyStep = Annotated[StandardStep | SharpnessAware, Field(discriminator="name")]
+
+
+def gradients_of(engine: Engine, mine: Tensor, rows: Tensor, place: Place) -> StepReport:
+    """Leaves this rank's part of the gradient of a step in the parameters."""
+    scores, embeddings, targets = engine.forward(engine.batch(mine), place, 0)
+    share = engine.objective(scores, embeddings, engine.with_all_ranks(targets, rows))
+    loss = engine.loss_of(share)
+    report = engine.reported(loss, share.num_degenerate)
+    engine.fabric.backward(loss)
+    return report
+
+
+def _added_up(engine: Engine, parts: list[Tensor], place: Place) -> StepReport:
+    total = denominator = torch.zeros((), device=engine.fabric.device)
+    num_degenerate = 0
+    for number, part in enumerate(parts):
+        scores, embeddings, targets = engine.forward(engine.batch(part), place, number)
+        share = engine.objective(scores, embeddings, targets)
+        engine.fabric.backward(share.total)
+        total, denominator = total + share.total.detach(), denominator + share.denominator
+        num_degenerate += share.num_degenerate
+    # The divisor is known only now, when all parts have been counted.
+    divisor = engine.summed(denominator).clamp(min=torch.finfo(torch.float32).tiny)
+    engine.scale_gradients(1 / divisor)
+    return engine.reported(total / divisor, num_degenerate)
+
+
+def _cached(engine: Engine, parts: list[Tensor], rows: Tensor, place: Place) -> StepReport:
+    with torch.no_grad():
+        seen = [engine.forward(engine.batch(part), place, number) for number, part in enumerate(parts)]
+    scores = torch.cat([s for s, _, _ in seen]).requires_grad_()
+    embeddings = torch.cat([e for _, e, _ in seen]).requires_grad_()
+    targets = concatenated_targets([t for _, _, t in seen])
+    share = engine.objective(scores, embeddings, engine.with_all_ranks(targets, rows))
+    loss = engine.loss_of(share)
+    report = engine.reported(loss, share.num_degenerate)
+    engine.fabric.backward(loss)
+    start = 0
+    for number, part in enumerate(parts):
+        outputs = engine.forward(engine.batch(part), place, number)[:2]
+        place_of = slice(start, start + len(part))
+        start += len(part)
+        # As a product whose gradient is the cached one: a precision's scaler is in it already.
+        pairs = zip(outputs, (scores.grad, embeddings.grad), strict=True)
+        with_gradient = [(o, g[place_of]) for o, g in pairs if g is not None and o.requires_grad]
+        torch.autograd.backward([o for o, _ in with_gradient], [g for _, g in with_gradient])
+    return report
+
+
+@torch.no_grad()
+def _climb(parameters: list[torch.nn.Parameter], rho: float) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    norm = torch.stack([g.norm() for g in gradients]).norm()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.add_(parameter.grad, alpha=float(rho / norm.clamp(min=1e-12)))

@@ -1,0 +1,84 @@
+"""What a network says of rows, and how good that is by a metric."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from margins.data.roles import RowInputs, SelectRows, class_ids
+from margins.engine import gather_rows
+from margins.evaluation import Metric
+from margins.evaluation.records import Embeddings
+from margins.targets import Targets
+from margins.training.network import Network
+from margins.training.parts.drawing import share_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Floats = npt.NDArray[np.float64]
+
+ROWS_AT_ONCE = 2048
+METRIC_TASKS = {"classes": "classes", "label_sets": "label_sets", "values": "values", "matches": "rankings"}
+
+
+@torch.no_grad()
+def outputs_of(
+    fabric: Fabric, network: Network, inputs: RowInputs, *, rows_at_once: int = ROWS_AT_ONCE
+) -> tuple[Tensor, Tensor]:
+    """Scores and embeddings of all rows in float32 on the CPU; ranks share the work and all get the whole.
+
+    The network's mode, training or not, is the same after the call.
+    """
+    was_training = network.training
+    network.eval()
+    rows = share_of(torch.arange(len(inputs)), part=fabric.global_rank, parts=fabric.world_size)
+    found = [_outputs(fabric, network, inputs.take(part)) for part in rows.split(rows_at_once)]
+    network.train(was_training)
+    scores, embeddings = (torch.cat([pair[k] for pair in found]) for k in (0, 1))
+    return gather_rows(scores).cpu(), gather_rows(embeddings).cpu()
+
+
+def _outputs(fabric: Fabric, network: Network, inputs: Any) -> tuple[Tensor, Tensor]:
+    on_device = inputs if fabric.device.type == "cpu" else inputs.to(fabric.device)
+    with fabric.autocast():
+        scores, embeddings = network(on_device)
+    return scores.float(), embeddings.float()
+
+
+def score_of(fabric: Fabric, network: Network, rows: SelectRows, metric: Metric, task: str) -> float:
+    """The metric of the network on rows of the select role."""
+    return measured(metric, task, outputs_of(fabric, network, rows.inputs)[0], rows.targets)
+
+
+def measured(metric: Metric, task: str, scores: Tensor, targets: Targets) -> float:
+    """The metric of scores [N, C], or for the task "matches" of embeddings [N, d] against each other."""
+    weight = None if targets.row_weight is None else targets.row_weight.double().numpy()
+    return metric.measure(*judged(task, scores, unweighted(targets)), weight=weight).value
+
+
+def judged(task: str, scores: Tensor, targets: Targets) -> tuple[Any, Any]:
+    """Predictions and truth as metrics of this task take them."""
+    if task == "matches":
+        unit = torch.nn.functional.normalize(scores, dim=1)
+        return Embeddings(unit, unit), Targets.of_matches(class_ids(targets))
+    if task == "label_sets":
+        return scores.double().sigmoid(), targets
+    if task == "values":
+        return scores.double().numpy(), targets.grades(0, targets.num_candidates).double().numpy()
+    return probabilities_of(scores), class_ids(targets).numpy()
+
+
+def probabilities_of(scores: Tensor) -> Floats:
+    """[N, C] softmax in float64."""
+    return scores.double().softmax(1).numpy()
+
+
+def unweighted(targets: Targets) -> Targets:
+    """The same targets, every row counting once."""
+    return targets if targets.row_weight is None else replace(targets, row_weight=None)

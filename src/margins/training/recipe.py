@@ -1,0 +1,241 @@
+"""A recipe: everything that makes a training run what it is, but for the data and the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from margins.data.extras import extra
+from margins.encoders.choosing import AnyEncoder
+from margins.errors import MarginsError
+from margins.evaluation import find_metric
+from margins.heads.choosing import AnyHead
+from margins.heads.linear import LinearSettings
+from margins.training.objective_settings import ObjectiveSettings, loss_named
+from margins.training.parts.averaging import AnyAveraging, NoAveraging
+from margins.training.parts.drawing import AnyDraw, Shuffled
+from margins.training.parts.mixing import AnyMix, NoMix
+from margins.training.parts.optimizers import AdamW, AnyOptimizer
+from margins.training.parts.refreshing import AnyRefresh
+from margins.training.parts.schedules import AnySchedule, Constant
+from margins.training.parts.steps import AnyStep, StandardStep
+from margins.training.predicting import METRIC_TASKS
+from margins.training.settings import Settings, validated
+
+Task = Literal["classes", "label_sets", "values", "matches"]
+"""One class a row; several labels a row; a number a row; embeddings in which rows of a class match."""
+
+Precision = Literal["32", "bf16", "fp16"]
+
+
+class DecisionSettings(Settings):
+    """What is fitted on the select rows when training is done, for probabilities and decisions.
+
+    Args:
+        calibration: of class probabilities: "temperature" keeps every decision; None leaves them.
+        thresholds: of label sets: one a label, one for all, or 0.5 without.
+        goal: what the thresholds maximise.
+    """
+
+    calibration: Literal["temperature", "vector", "isotonic"] | None = "temperature"
+    thresholds: Literal["per_label", "global"] | None = "per_label"
+    goal: Literal["f1", "f2", "balanced_accuracy"] = "f1"
+
+
+class Phase(Settings):
+    """A further training of a plan, which takes over the network.
+
+    Args:
+        changes: parts of the recipe that are other than in the first phase.
+        frozen: parts of the network that keep their weights.
+        fresh_head: whether the head starts anew.
+    """
+
+    changes: dict[str, Any] = {}
+    frozen: list[Literal["encoder", "head"]] = []
+    fresh_head: bool = False
+
+
+class Recipe(Settings):
+    """How a model is trained: the part at each station, and the larger kinds.
+
+    The way of a batch: draw, mix inputs, encode, mix features, score, set targets, loss and penalties,
+    update, observe. A recipe reads and writes YAML; with the data's fingerprint and the seed it repeats a run.
+
+    Args:
+        task: what is predicted.
+        encoder: inputs to embeddings.
+        head: embeddings to scores, or for "matches" to the embeddings that are compared.
+        objective: the loss, how targets are set for it, penalties.
+        draw: which rows a step sees.
+        mix: how rows of a batch are mixed.
+        step: owns forward, backward and update.
+        refresh: passes over the training rows between epochs.
+        plan: further phases, e.g. a new head on balanced draws over a frozen encoder (Kang et al. 2020, arXiv
+            1910.09217).
+        optimizer: AdamW or SGD.
+        schedule: of the learning rate.
+        averaging: of the weights that are judged and kept.
+        max_epochs: passes over the training rows at most.
+        patience: epochs without a better select score before training stops; None never stops early.
+        batch_size: rows a step at most, over all ranks and micro-batches.
+        min_steps: steps an epoch that small data are to have; their batches are made smaller for it, but not
+            smaller than 16 rows.
+        accumulate: micro-batches a step; the result is that of one big batch.
+        clip_norm: largest norm of the gradient; None does not clip.
+        precision: of the forward pass; losses and weights stay in float32.
+        metric: chooses the epoch that is kept, on the select rows.
+        decisions: what is fitted on the select rows at the end.
+        accept_double_correction: two parts may both make rare classes count more.
+        seed: where all random choices start from.
+    """
+
+    version: Literal[1] = 1
+    task: Task
+    encoder: AnyEncoder
+    head: AnyHead = LinearSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    draw: AnyDraw = Shuffled()
+    mix: AnyMix = NoMix()
+    step: AnyStep = StandardStep()
+    refresh: list[AnyRefresh] = []
+    plan: list[Phase] = []
+    optimizer: AnyOptimizer = AdamW()
+    schedule: AnySchedule = Constant()
+    averaging: AnyAveraging = NoAveraging()
+    max_epochs: Annotated[int, Field(ge=1)] = 30
+    patience: Annotated[int, Field(ge=1)] | None = 6
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    min_steps: Annotated[int, Field(ge=1)] = 20
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    precision: Precision = "32"
+    metric: str
+    decisions: DecisionSettings = DecisionSettings()
+    accept_double_correction: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        metric = find_metric(self.metric)
+        if METRIC_TASKS[self.task] not in metric.tasks:
+            raise MarginsError("metric", expected=f"a metric for the task {self.task}", received=self.metric)
+        _refuse_wrong_form(self)
+        _refuse_double_correction(self)
+        _refuse_class_targets(self)
+        self.phases()
+        return self
+
+    def phases(self) -> list[Recipe]:
+        """The recipe of every phase of the plan, the first one first; none of them has a plan itself.
+
+        Raises:
+            MarginsError: a phase changes what one network cannot change, or does not fit together.
+        """
+        if not self.plan:
+            return [self]
+        first = {key: value for key, value in self.model_dump().items() if key != "plan"}
+        return [_phase(first, phase, number) for number, phase in enumerate([Phase(), *self.plan])]
+
+    def rows_a_step(self, num_rows: int) -> int:
+        """The batch size for this many training rows.
+
+        Example:
+            >>> recipe = Recipe(task="classes", encoder={"name": "tabular"}, metric="accuracy")
+            >>> [recipe.rows_a_step(n) for n in (100, 1000, 10000)]
+            [16, 50, 128]
+        """
+        return min(self.batch_size, max(16, num_rows // self.min_steps))
+
+    def changed(self, **changes: Any) -> Recipe:
+        """The recipe with some parts replaced, checked as a whole.
+
+        Raises:
+            MarginsError: an unknown part, or parts that do not fit together.
+        """
+        plain = {k: v.model_dump() if isinstance(v, Settings) else v for k, v in changes.items()}
+        return validated(Recipe, {**self.model_dump(), **plain}, what="recipe")
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, every part written out."""
+        with extra("tool"):
+            import yaml
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a YAML file says, to be laid over a default recipe or checked as a whole.
+
+    Raises:
+        MarginsError: no such file, not YAML, a tag that would make objects, or not a mapping.
+    """
+    with extra("tool"):
+        import yaml
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MarginsError(
+            str(path), expected="a recipe file that can be read", received=error.strerror or str(error)
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise MarginsError(
+            path.name, expected="plain YAML without tags that make objects", received=reason[:200]
+        ) from None
+    if not isinstance(content, dict):
+        raise MarginsError(
+            path.name, expected="keys of a recipe with their values", received=type(content).__name__
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _phase(first: dict[str, Any], phase: Phase, number: int) -> Recipe:
+    for key in ("task", "encoder", "head", "plan", "seed"):
+        if key in phase.changes:
+            raise MarginsError(
+                f"plan.{number - 1}.changes", expected="parts that may change over one network", received=key,
+                fix="the encoder and the head stay the same; the seed differs by itself",
+            )  # fmt: skip
+    laid = {**first, **phase.changes, "seed": first["seed"] + number}
+    return validated(Recipe, laid, what=f"plan.{number - 1}.changes")
+
+
+def _refuse_wrong_form(recipe: Recipe) -> None:
+    form = loss_named(recipe.objective.loss).form
+    takes = getattr(loss_named(recipe.objective.loss), "on_embeddings", None) is not None
+    if (recipe.task == "matches") != takes or form in ("outputs", "features"):
+        kind = "of embeddings and labels" if recipe.task == "matches" else "of scores and targets"
+        raise MarginsError(
+            "objective.loss",
+            expected=f"a loss {kind} for the task {recipe.task}",
+            received=recipe.objective.loss,
+            fix="sup_con is one" if recipe.task == "matches" else "embedding losses go with task: matches",
+        )
+    if recipe.accumulate > 1 and recipe.step.name != "standard":
+        raise MarginsError(
+            "accumulate", expected=f"1 with the step {recipe.step.name}", received=str(recipe.accumulate)
+        )
+
+
+def _refuse_double_correction(recipe: Recipe) -> None:
+    named = [f"objective.targets.{name}" for name in recipe.objective.targets.changes_prior]
+    named += ["draw"] if recipe.draw.changes_prior else []
+    if len(named) > 1 and not recipe.accept_double_correction:
+        raise MarginsError(
+            " and ".join(named),
+            expected="one part that makes rare classes count more",
+            received=f"{len(named)}, whose effects multiply",
+            fix="take all but one out, or set accept_double_correction: true",
+        )
+
+
+def _refuse_class_targets(recipe: Recipe) -> None:
+    targets = recipe.objective.targets
+    named = [*targets.changes_prior, *(["class_margins"] if targets.class_margins else [])]
+    named += [part.name for part in recipe.refresh]
+    if named and recipe.task != "classes":
+        raise MarginsError(
+            named[0], expected="the task classes with it", received=recipe.task, fix="take it out"
+        )

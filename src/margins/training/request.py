@@ -1,0 +1,81 @@
+"""What a run was asked to do, as plain data: all that is needed to repeat it, but for the data themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from margins.data.columns import InputKind, TargetKind
+from margins.data.nearest import suggestion
+from margins.errors import MarginsError
+from margins.training.machine import Device
+from margins.training.saving import EVERY_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Which columns play which role, where the user says so; the rest is guessed where it is unambiguous.
+
+    Args:
+        inputs: columns that the model sees.
+        target: the column to predict.
+        kinds: what an input is, where its cells would say otherwise.
+        target_kind: what the target's cells mean.
+        separator: between the labels of a set or the steps of a path.
+        weight: of rows.
+        group: whose rows stay in one role.
+        domain: where a row comes from.
+        id: names a row.
+        split: the role of each row.
+        time: order in which rows are divided.
+    """
+
+    inputs: list[str] | None = None
+    target: str | None = None
+    kinds: dict[str, InputKind] | None = None
+    target_kind: TargetKind | None = None
+    separator: str | None = None
+    weight: str | None = None
+    group: str | None = None
+    domain: str | None = None
+    id: str | None = None
+    split: str | None = None
+    time: str | None = None
+
+    @classmethod
+    def of(cls, named: Mapping[str, Any]) -> Roles:
+        """Roles from keywords.
+
+        Raises:
+            MarginsError: a keyword that is none; the nearest is suggested.
+        """
+        known = list(cls.__dataclass_fields__)
+        for name in named:
+            if name not in known:
+                raise MarginsError(
+                    name, expected="a role of a column or an argument of train", received=repr(name),
+                    fix=suggestion(name, known),
+                )  # fmt: skip
+        return cls(**named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """All that a run needs to be repeated, but for the data itself.
+
+    Args:
+        roles: of columns.
+        changes: keys of a recipe that are not to have their defaults.
+        select_share: of the rows, where no column says.
+        report_share: of the rows, where no column says.
+        device: "auto", "cpu" or "cuda".
+        every_seconds: longest time between two checkpoints.
+    """
+
+    roles: Roles = Roles()
+    changes: Mapping[str, Any] | None = None
+    select_share: float = 0.15
+    report_share: float = 0.15
+    device: Device = "auto"
+    every_seconds: float = EVERY_SECONDS
