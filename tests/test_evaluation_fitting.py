@@ -132,6 +132,18 @@ def test_vector_scaling_mends_a_shift_that_a_temperature_cannot():
     assert losses[1] < losses[0] - 0.05
 
 
+@pytest.mark.parametrize("method", [VectorScaling, Platt])
+def test_what_has_more_parameters_is_never_worse_on_select_rows_than_a_temperature(method: Any):
+    for select in (
+        extreme("every row right"),
+        extreme("nothing said"),
+        *(made_up(s, num=30) for s in range(5)),
+    ):
+        y = select.class_ids()
+        losses = [log_loss(m.fit(select).probabilities(select.logits), y) for m in (method, Temperature)]
+        assert losses[0] <= losses[1] + 1e-15
+
+
 def test_platt_is_a_logistic_regression_on_the_log_odds():
     select = made_up(4, num=3000)
     odds = np.diff(select.numbers(), axis=1)
@@ -250,8 +262,12 @@ def test_no_cut_is_better_than_the_threshold(goal: Any, scope: Any):
         if scope == "global":
             columns = [(s.ravel(), y.ravel(), given.ravel())]
         for scores, truth, decided in columns:
-            best = max(worth(goal, truth, scores >= cut) for cut in cuts)
+            values = [worth(goal, truth, scores >= cut) for cut in cuts]
+            best = max(values)
             assert worth(goal, truth, decided) == pytest.approx(best, abs=1e-12)
+            # Of equal cuts the one that accepts fewest: the highest.
+            highest = max(cut for cut, value in zip(cuts, values, strict=True) if value > best - 1e-12)
+            assert (decided == (scores >= highest)).all()
             assert best > min(worth(goal, truth, scores >= cut) for cut in cuts)
 
 

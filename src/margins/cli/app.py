@@ -14,12 +14,19 @@ app = typer.Typer(
     cls=StoppableGroup,
     help="Which training objective is best on my data, and can I trust the answer?",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_TRAIN_EXAMPLES = (
+    "[bold]Examples[/bold]\n\n"
+    "    margins train tickets.csv --target topic\n\n"
+    "    margins train photos/ --epochs 10\n\n"
+    "    margins train posts.jsonl --input text --target tags --target-kind label_set --metric micro_f1\n\n"
+    "    margins train people.parquet --target income --set optimizer.learning_rate=0.01\n\n"
+    "    margins train --resume runs/tickets-20260101T120000Z"
+)
 _COMPARE_EXAMPLE = (
     "[bold]Example[/bold]: which objective is best at telling the topic of a text?\n\n"
     "    margins compare tickets.csv --input text --target topic --metric macro_f1"
@@ -98,6 +105,226 @@ def compare(
         epochs=epochs, seed=seed,
     )  # fmt: skip
     compare_file(request, out=out, as_json=as_json)
+
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="The rows: .csv, .tsv, .parquet, .jsonl, .npz, .npy, idx, or a folder of images.", metavar="FILE"
+    ),
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--embeddings", metavar="FILE", help="An .npy or .npz file with a vector for each row."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="COL[,COL...]", help="What the model sees. By default what is clear."),
+]
+TargetColumn = Annotated[
+    str | None, typer.Option("--target", "-t", metavar="COL", help="The column to predict.")
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind", metavar="COL=KIND",
+        help="What an input is: text, text_pair, image, numeric, categorical, embedding. May be repeated.",
+    ),
+]
+TargetKindOption = Annotated[
+    str | None, typer.Option(metavar="KIND", help="What the target is: label, label_set, path, value.")
+]
+Separator = Annotated[str | None, typer.Option(metavar="TEXT", help="Between labels of a set or steps of a path.")]
+ModelFolder = Annotated[Path, typer.Argument(help="The folder of a run or of a model.", metavar="MODEL")]
+
+
+@app.command(epilog=_TRAIN_EXAMPLES)
+def train(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The rows: .csv, .tsv, .parquet, .jsonl, .npz, .npy, idx, or a folder of images.",
+            metavar="[FILE]",
+        ),
+    ] = None,
+    inputs: Inputs = None,
+    target: TargetColumn = None,
+    kind: Kinds = None,
+    target_kind: TargetKindOption = None,
+    separator: Separator = None,
+    weight: Annotated[str | None, typer.Option(metavar="COL", help="Column of row weights.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COL", help="Rows of one value stay in one role (user, patient).")
+    ] = None,
+    domain: Annotated[str | None, typer.Option(metavar="COL", help="Where a row comes from.")] = None,
+    row_id: Annotated[str | None, typer.Option("--id", metavar="COL", help="Column that names rows.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="COL", help="Column that says train, select or report of each row.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="COL", help="Train on the oldest rows, report on the newest.")
+    ] = None,
+    embeddings: Vectors = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", "-m", metavar="NAME", help="What chooses the best epoch.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The objective; `margins methods` lists them.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="'matches' trains embeddings in which rows of a class are near."),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What reads the inputs. By default by their kinds.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; later options win.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe. May be repeated."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the training rows at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of the optimiser.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="P", help="32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Where all random choices start from.")] = None,
+    select_share: Annotated[
+        float, typer.Option(metavar="X", help="Rows that choose epochs and thresholds.")
+    ] = 0.15,
+    report_share: Annotated[float, typer.Option(metavar="X", help="Rows that judge the finished model.")] = 0.15,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Of the CPU. By default what suits.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the run goes: a new folder. By default runs/FILE-TIME."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Go on with a run that was stopped or killed.")
+    ] = None,
+    checkpoint_every: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Most work that a crash may cost.")
+    ] = 60.0,
+    logger: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Curves also for tensorboard, mlflow or csv.")
+    ] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train a model on FILE and say how good it is.
+
+    Everything that is not said is decided from the data, and told. The run can be killed at any time; with
+    --resume it goes on where it was, to the same numbers. FILE itself is only read.
+    """
+    from margins.cli.training import TrainRequest, train_file
+
+    request = TrainRequest(
+        file=file, resume=resume, out=out, recipe=recipe, changes=changes or [], embeddings=embeddings,
+        roles={
+            "inputs": _split(*inputs) if inputs else None, "target": target, "target_kind": target_kind,
+            "separator": separator, "weight": weight, "group": group, "domain": domain, "id": row_id,
+            "split": split, "time": time,
+        },
+        kinds=kind or [],
+        shortcuts={
+            "task": task, "metric": metric, "objective.loss": loss, "encoder": encoder, "max_epochs": epochs,
+            "batch_size": batch_size, "optimizer.learning_rate": learning_rate, "precision": precision,
+            "seed": seed,
+        },
+        select_share=select_share, report_share=report_share, device=device, threads=threads,
+        checkpoint_every=checkpoint_every, logger=logger,
+    )  # fmt: skip
+    train_file(request, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    file: File,
+    embeddings: Vectors = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", metavar="NAME[,NAME...]", help="What to measure.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how good a trained model is on other rows, with intervals.
+
+    FILE needs the columns that the model reads and the one it predicts.
+    """
+    from margins.cli.using import evaluate_file
+
+    evaluate_file(model, file, embeddings=embeddings, metrics=_split(*(metric or [])), as_json=as_json)
+
+
+@app.command()
+def predict(
+    model: ModelFolder,
+    file: File,
+    embeddings: Vectors = None,
+    probabilities: Annotated[
+        bool, typer.Option("--proba", help="The probability of every class beside the prediction.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A new file; standard output by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines in place of CSV.")] = False,
+) -> None:
+    """Write what a trained model says of every row of FILE, in their order."""
+    from margins.cli.using import predict_file
+
+    predict_file(model, file, embeddings=embeddings, probabilities=probabilities, out=out, as_json=as_json)
+
+
+@app.command()
+def embed(
+    model: ModelFolder,
+    file: File,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new .npy file.")],
+    embeddings: Vectors = None,
+) -> None:
+    """Write the embedding of every row of FILE as a matrix."""
+    from margins.cli.using import embed_file
+
+    embed_file(model, file, embeddings=embeddings, out=out)
+
+
+@app.command()
+def profile(
+    file: File,
+    inputs: Inputs = None,
+    target: TargetColumn = None,
+    kind: Kinds = None,
+    target_kind: TargetKindOption = None,
+    separator: Separator = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COL", help="Rows of one value stay in one role (user, patient).")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="COL", help="Column that says train, select or report of each row.")
+    ] = None,
+    embeddings: Vectors = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is in FILE before anything is trained: roles, gaps, classes, copies, leaks between splits."""
+    from margins.cli.profiling import profile_file
+
+    roles = {
+        "inputs": _split(*inputs) if inputs else None, "target": target, "target_kind": target_kind,
+        "separator": separator, "group": group, "split": split,
+    }  # fmt: skip
+    profile_file(file, embeddings=embeddings, roles=roles, kinds=kind or [], as_json=as_json)
+
+
+@app.command()
+def explain_nan(
+    run: Annotated[Path, typer.Argument(help="The folder of the run that stopped.", metavar="RUN")],
+    as_json: Json = False,
+) -> None:
+    """Say what a run met when it stopped at a number that is not finite."""
+    from margins.cli.training import explain_nan as explain
+
+    explain(run, as_json=as_json)
 
 
 @app.command()

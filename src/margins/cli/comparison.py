@@ -49,7 +49,7 @@ def compare_file(request: Request, *, out: Path | None, as_json: bool) -> None:
     table = with_positive(read_table(request.file, request.inputs, request.target), request.positive)
     training = default_training(table)
     if request.epochs is not None:
-        training = dataclasses.replace(training, max_epochs=request.epochs)
+        training = training.changed(max_epochs=request.epochs)
 
     def run(progress: TrialProgress) -> ComparisonResult:
         result = compare(

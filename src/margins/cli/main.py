@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 
-_EXTRA = frozenset({"jinja2", "markupsafe", "plotly", "polars", "rich", "scipy", "sklearn", "typer"})
+_EXTRA = frozenset(
+    "jinja2 lightning_fabric markupsafe plotly polars pydantic rich safetensors scipy sklearn typer yaml".split()
+)
 
 
 def run() -> None:
@@ -20,7 +22,7 @@ def run() -> None:
         try:
             app(prog_name="margins")
         except Stopped as stopped:
-            _stop(str(stopped), code=130)
+            _stop(str(stopped), code=stopped.code)
     except KeyboardInterrupt:
         _stop("stopped", code=130)
     except ImportError as error:

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from margins.report.numbers import duration
+from margins.training.trainer import EpochRecord
 
 PLAIN_LINES = 10
 
@@ -44,13 +45,40 @@ class TrialProgress:
             self._console.print(f"{done} of {total} trainings done{rest}", soft_wrap=True)
 
 
+class TrainingProgress:
+    """Told how one training goes: a bar over its steps, or a line after every epoch where there is no terminal."""
+
+    def __init__(self, console: Console, bar: Progress | None, metric: str = "select score") -> None:
+        self._console, self._bar = console, bar
+        self._task = bar.add_task("training", total=None) if bar else None
+        self._metric = metric
+
+    def step_done(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
+        """Move the bar: the epoch's steps, of which `step` is the last one done."""
+        if self._bar and self._task is not None:
+            text = f"epoch {epoch + 1}, loss {loss:.4f}"
+            self._bar.update(self._task, completed=step + 1, total=num_steps, description=text)
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Say how the epoch went."""
+        self._console.print(
+            f"epoch {record.epoch}: loss {record.loss:.4f}, {self._metric} {record.select_score:.4f}, "
+            f"{record.seconds:.1f} s",
+            soft_wrap=True,
+        )
+
+
 @contextmanager
-def trial_progress() -> Generator[TrialProgress]:
-    """Give the callback for a comparison, for as long as it runs."""
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+def training_progress(console: Console) -> Generator[TrainingProgress]:
+    """Give the watcher of a training, for as long as it runs."""
     if not console.is_terminal:
-        yield TrialProgress(console, None)
+        yield TrainingProgress(console, None)
         return
+    with _bar(console) as bar:
+        yield TrainingProgress(bar.console, bar)
+
+
+def _bar(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -59,6 +87,16 @@ def trial_progress() -> Generator[TrialProgress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # Trainings take seconds to minutes, so the speed is taken over a long stretch.
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=3600) as bar:
+    # What is counted takes seconds to minutes, so the speed is taken over a long stretch.
+    return Progress(*columns, console=console, transient=True, speed_estimate_period=3600)
+
+
+@contextmanager
+def trial_progress() -> Generator[TrialProgress]:
+    """Give the callback for a comparison, for as long as it runs."""
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        yield TrialProgress(console, None)
+        return
+    with _bar(console) as bar:
         yield TrialProgress(console, bar)

@@ -8,7 +8,16 @@ from typer.core import TyperGroup
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """The user stopped the command; the text says what that left."""
+    """The user stopped the command; the text says what that left.
+
+    Args:
+        text: one line.
+        code: what the process ends with.
+    """
+
+    def __init__(self, text: str, *, code: int = 130) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class StoppableGroup(TyperGroup):

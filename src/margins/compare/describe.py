@@ -23,7 +23,7 @@ def protocol(design: Design, *, confidence: float) -> list[str]:
         "weights and order of rows.",
         f"Of the rows outside a fold {1 - SELECT_SHARE:.0%} train and {SELECT_SHARE:.0%} select, class by "
         "class.",
-        f"AdamW (learning rate {settings.learning_rate:g}, weight decay {settings.weight_decay:g}, batches "
+        f"AdamW (learning rate {settings.optimizer.learning_rate:g}, weight decay {settings.optimizer.weight_decay:g}, batches "
         f"of {settings.batch_size} rows, smaller where an epoch would have fewer than {settings.min_steps} "
         f"steps), at most {settings.max_epochs} epochs; training stops after {settings.patience} epochs "
         f"without a better {design.metric.title} on the select rows, and the best epoch's weights are kept.",

@@ -12,12 +12,11 @@ from margins.data import RowInputs, Table
 from margins.encoders import Encoder, Numbers, NumericEncoder, TextEncoder, hash_texts
 from margins.errors import MarginsError
 from margins.heads import LinearHead
-from margins.training import Classifier, TrainingSettings
+from margins.training import Network, Recipe
 
 _BUCKETS = 2**15
-_TEXT_TRAINING = TrainingSettings(max_epochs=30, patience=6)
 # A perceptron's epoch is cheap and its way long: it stops late.
-_NUMERIC_TRAINING = TrainingSettings(max_epochs=100, patience=15)
+_TEXT_PACE, _NUMERIC_PACE = (30, 6), (100, 15)
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,19 @@ class Encoding:
     new_encoder: Callable[[torch.Generator], Encoder[Any]]
     sentence: str
 
-    def new_model(self, num_classes: int, generator: torch.Generator) -> Classifier:
+    def new_model(self, num_classes: int, generator: torch.Generator) -> Network:
         """An untrained classifier whose weights and dropout come from `generator`."""
         encoder = self.new_encoder(generator)
-        return Classifier(encoder, LinearHead(encoder.width, num_classes, generator=generator))
+        return Network(encoder, LinearHead(encoder.width, num_classes, generator=generator))
 
 
-def default_training(table: Table) -> TrainingSettings:
-    """How recipes are trained on such a table when nothing else is asked for."""
-    return _TEXT_TRAINING if table.texts is not None else _NUMERIC_TRAINING
+def default_training(table: Table, metric: str = "macro_f1") -> Recipe:
+    """How every objective is trained on such a table when nothing else is asked for."""
+    name, (max_epochs, patience) = (
+        ("hashed_text", _TEXT_PACE) if table.texts is not None else ("tabular", _NUMERIC_PACE)
+    )
+    plain = {"task": "classes", "encoder": {"name": name}, "metric": metric}
+    return Recipe.model_validate({**plain, "max_epochs": max_epochs, "patience": patience})
 
 
 def encoding_of(table: Table) -> Encoding:

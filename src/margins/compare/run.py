@@ -20,8 +20,8 @@ from margins.compare.trials import Design, OnTrialDone, Spoiling, Trial, run_tri
 from margins.data import Table, outer_folds
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
-from margins.training import Recipe, TrainingSettings, recipes_for
-from margins.training.recipes import BASELINE
+from margins.training import Preset, Recipe, presets_for
+from margins.training.presets import BASELINE
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
     num_seeds: int = 1,
     seed: int = 0,
     confidence: float = 0.95,
-    training: TrainingSettings | None = None,
+    training: Recipe | None = None,
     spoiling: Spoiling | None = None,
     on_trial_done: OnTrialDone | None = None,
 ) -> ComparisonResult:
@@ -52,7 +52,8 @@ def compare(
         num_seeds: trainings of a recipe on each fold; their scores are averaged.
         seed: of folds, first weights, dropout and order of rows.
         confidence: of intervals and verdicts.
-        training: how every recipe is trained; by default `default_training(table)`.
+        training: how every objective is trained: a recipe whose objective is replaced in turn; by default
+            `default_training(table)`.
         spoiling: a change of the rows outside each outer test fold, for experiments.
         on_trial_done: called after each training with (done, total, recipe, fold, seed).
 
@@ -73,11 +74,11 @@ def compare(
         labels=table.labels,
         num_classes=len(table.classes),
         folds=folds,
-        recipes=recipes_for(measure, recipes),
+        recipes=presets_for(measure, recipes),
         num_seeds=num_seeds,
         seed=seed,
         metric=measure,
-        training=training or default_training(table),
+        training=(training or default_training(table)).changed(metric=metric),
         spoiling=spoiling,
     )
     trials = run_trials(design, on_trial_done)
@@ -117,7 +118,7 @@ def _fold_scores(trials: Sequence[Trial], recipe: str, num_folds: int) -> npt.ND
 
 
 def _recipe_results(
-    recipes: Sequence[Recipe], trials: Sequence[Trial], judgement: Judgement, num_folds: int
+    recipes: Sequence[Preset], trials: Sequence[Trial], judgement: Judgement, num_folds: int
 ) -> list[RecipeResult]:
     by_name = {recipe.name: recipe for recipe in recipes}
     results: list[RecipeResult] = []
@@ -129,7 +130,7 @@ def _recipe_results(
                 name=name,
                 title=by_name[name].title,
                 why=by_name[name].why,
-                settings=dict(by_name[name].settings),
+                settings=by_name[name].settings,
                 fold_scores=scores.tolist(),
                 mean=float(scores.mean()),
                 seed_spread=_seed_spread(own, num_folds),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +10,14 @@ import numpy.typing as npt
 import torch
 
 from margins.compare.encoding import Encoding
-from margins.data import OuterFold, ReportRows, SelectRows, TrainRows, train_and_select
+from margins.data import OuterFold, ReportRows, RowInputs, SelectRows, TrainRows, train_and_select
+from margins.data.roles import class_ids
 from margins.errors import MarginsError
 from margins.evaluation import Metric
-from margins.training import Recipe, TrainingSettings, predict_proba, train
+from margins.targets import Targets
+from margins.training import Preset, Recipe, Trainer
+from margins.training.machine import one_cpu, threads
+from margins.training.predicting import outputs_of, probabilities_of
 
 Ints = npt.NDArray[np.int64]
 OnTrialDone = Callable[[int, int, str, int, int], None]
@@ -55,11 +58,11 @@ class Design:
     labels: Ints
     num_classes: int
     folds: Sequence[OuterFold]
-    recipes: Sequence[Recipe]
+    recipes: Sequence[Preset]
     num_seeds: int
     seed: int
     metric: Metric
-    training: TrainingSettings
+    training: Recipe
     spoiling: Spoiling | None = None
 
 
@@ -72,7 +75,9 @@ def run_trials(design: Design, on_trial_done: OnTrialDone | None = None) -> list
     """
     total = len(design.folds) * design.num_seeds * len(design.recipes)
     trials: list[Trial] = []
-    with _one_thread():
+    # Steps of models this small are slower on several threads, many times so on a busy machine. One also makes
+    # scores independent of the number of cores.
+    with threads(1):
         for place, fold in enumerate(design.folds):
             train_rows, select_rows = _roles(design, fold)
             for seed in range(design.num_seeds):
@@ -81,20 +86,6 @@ def run_trials(design: Design, on_trial_done: OnTrialDone | None = None) -> list
                     if on_trial_done:
                         on_trial_done(len(trials), total, recipe.name, place, seed)
     return trials
-
-
-@contextmanager
-def _one_thread() -> Generator[None, None, None]:
-    """Steps of models this small are slower on several threads, many times so on a busy machine.
-
-    It also makes scores independent of the number of cores. The caller's setting is put back.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _roles(design: Design, fold: OuterFold) -> tuple[TrainRows, SelectRows]:
@@ -107,35 +98,34 @@ def _roles(design: Design, fold: OuterFold) -> tuple[TrainRows, SelectRows]:
                 "spoiling", expected="rows from outside the outer test fold", received="rows of the test fold"
             )
     train_at, select_at = train_and_select(labels, select_share=SELECT_SHARE, generator=draws)
-    inputs = design.encoding.inputs
-    return (
-        TrainRows(inputs.take(torch.from_numpy(rows[train_at])), torch.from_numpy(labels[train_at])),
-        SelectRows(inputs.take(torch.from_numpy(rows[select_at])), torch.from_numpy(labels[select_at])),
-    )
+
+    def part(at: Ints) -> tuple[RowInputs, Targets, torch.Tensor]:
+        here = torch.from_numpy(rows[at])
+        return design.encoding.inputs.take(here), _targets(design, labels[at]), here
+
+    return TrainRows(*part(train_at)), SelectRows(*part(select_at))
+
+
+def _targets(design: Design, labels: Ints) -> Targets:
+    return Targets.of_classes(torch.from_numpy(labels), design.num_classes)
 
 
 def _trial(
-    design: Design, recipe: Recipe, place: int, seed: int, train_rows: TrainRows, select_rows: SelectRows
+    design: Design, preset: Preset, place: int, seed: int, train_rows: TrainRows, select_rows: SelectRows
 ) -> Trial:
     fold = design.folds[place]
-    # The recipe is not among the numbers that seed: all recipes start alike and see rows in one order.
+    # The objective is not among the numbers that seed: all start alike and see rows in one order.
     draws = np.random.SeedSequence([design.seed, fold.repeat, fold.fold, seed]).generate_state(2)
-    model_draws, order_draws = (torch.Generator().manual_seed(int(d)) for d in draws)
-    model = design.encoding.new_model(design.num_classes, model_draws)
-    counts = torch.bincount(train_rows.labels, minlength=design.num_classes)
-    fitted = train(
-        model,
-        recipe.objective(counts),
-        train_rows,
-        select_rows,
-        metric=design.metric,
-        settings=design.training,
-        generator=order_draws,
-    )
+    recipe = design.training.changed(objective=preset.objective, seed=int(draws[1] >> 1))
+    generator = torch.Generator().manual_seed(int(draws[0]))
+    model = design.encoding.new_model(design.num_classes, generator)
+    fabric = one_cpu()
+    fitted = Trainer(recipe, model, train_rows, select_rows, generator=generator, fabric=fabric).run()
     test = torch.from_numpy(fold.test)
-    report = ReportRows(design.encoding.inputs.take(test), torch.from_numpy(design.labels[fold.test]))
-    inputs, labels = report.open()
-    score = design.metric(predict_proba(model, inputs), labels.numpy())
+    report = ReportRows(design.encoding.inputs.take(test), _targets(design, design.labels[fold.test]))
+    inputs, targets = report.open()
+    probabilities = probabilities_of(outputs_of(fabric, model, inputs)[0])
+    score = design.metric(probabilities, class_ids(targets).numpy())
     return Trial(
-        recipe=recipe.name, fold=place, seed=seed, score=score, epoch=fitted.epoch, seconds=fitted.seconds
+        recipe=preset.name, fold=place, seed=seed, score=score, epoch=fitted.epoch, seconds=fitted.seconds
     )

@@ -167,9 +167,7 @@ def _stated_roles(frame: Frame, name: str) -> Ints:
         import polars as pl
     words = frame.table[name].cast(pl.String).str.strip_chars().str.to_lowercase()
     codes = {word: ROLES.index(role) for word, role in ROLE_OF.items()}
-    roles = words.replace_strict(
-        list(codes), list(codes.values()), default=None, return_dtype=pl.Int64
-    )
+    roles = words.replace_strict(list(codes), list(codes.values()), default=None, return_dtype=pl.Int64)
     unknown = true_rows(roles.is_null())
     if len(unknown):
         word = frame.table[name][int(unknown[0])]

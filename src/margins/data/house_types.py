@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from margins.errors import MarginsError
@@ -10,11 +11,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def in_house_types(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def in_house_types(table: pl.DataFrame, *, lists: Collection[str] = ()) -> tuple[pl.DataFrame, list[str]]:
     """Integers as Int64, floats as Float64, text as String, embeddings as Array(Float32, d); and notes.
 
     Records become a column for each of their fields ("a.b"). Lists of floats of one length in every row are
     embeddings. Dates and booleans stay what they are.
+
+    Args:
+        table: the cells as the source holds them.
+        lists: columns whose lists of floats stay lists, whatever their lengths.
 
     Raises:
         MarginsError: a type that has no place in a frame.
@@ -23,7 +28,7 @@ def in_house_types(table: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
     notes: list[str] = []
     table = _without_records(table, notes)
-    columns = [_in_house_type(table[name], notes) for name in table.columns]
+    columns = [_in_house_type(table[name], notes, lists) for name in table.columns]
     return pl.DataFrame(columns), notes
 
 
@@ -50,7 +55,7 @@ def _without_records(table: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
         table = pl.concat([table.select(parts[0]), renamed, table.select(parts[1])], how="horizontal")
 
 
-def _in_house_type(column: pl.Series, notes: list[str]) -> pl.Series:
+def _in_house_type(column: pl.Series, notes: list[str], lists: Collection[str]) -> pl.Series:
     import polars as pl
 
     dtype = column.dtype
@@ -68,7 +73,7 @@ def _in_house_type(column: pl.Series, notes: list[str]) -> pl.Series:
     if isinstance(dtype, pl.Array):
         return _array(column)
     if isinstance(dtype, pl.List):
-        return _list(column, notes)
+        return _list(column, notes, lists)
     raise MarginsError(
         f"column {column.name!r}",
         expected="numbers, text, booleans, dates, or lists or arrays of these",
@@ -134,7 +139,7 @@ def _not_finite(column: pl.Series) -> Any:
     return np.flatnonzero(~np.isfinite(column.to_numpy()).reshape(len(column), -1).all(1))
 
 
-def _list(column: pl.Series, notes: list[str]) -> pl.Series:
+def _list(column: pl.Series, notes: list[str], lists: Collection[str]) -> pl.Series:
     import polars as pl
 
     dtype: Any = column.dtype
@@ -142,7 +147,8 @@ def _list(column: pl.Series, notes: list[str]) -> pl.Series:
     if inner.is_float() or inner.is_decimal():
         lengths = column.list.len()
         width = int(lengths.max() or 0)  # pyright: ignore[reportArgumentType]
-        if width > 1 and lengths.min() == width and not column.null_count():
+        is_fixed = lengths.min() == width and not column.null_count() and column.name not in lists
+        if width > 1 and is_fixed:
             notes.append(f"Column {column.name!r} holds {width} floats in every row: embeddings.")
             return _embeddings(column.cast(pl.Array(pl.Float32, width)))
         return column.cast(pl.List(pl.Float64))

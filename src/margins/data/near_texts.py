@@ -30,7 +30,8 @@ class NearTexts:
 
     Example:
         >>> import polars as pl
-        >>> texts = NearTexts(pl.Series(["where is the new card of mine", "where is the new card of mine?", "no"]))
+        >>> card = "where is the new card that I ordered"
+        >>> texts = NearTexts(pl.Series([card, card + "?", "no"]))
         >>> texts.pairs(np.array([0]), np.array([1, 2]))
         (array([0]), array([1]))
     """

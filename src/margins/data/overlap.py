@@ -158,7 +158,7 @@ def _near_embeddings(units: npt.NDArray[np.float32], first: Ints, second: Ints) 
 def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows of length one; a row of zeros points nowhere and stays zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
+    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def _target_keys(frame: Frame, columns: Columns) -> Ints:

@@ -33,7 +33,7 @@ def normalised(texts: pl.Series) -> pl.Series:
 
     Example:
         >>> import polars as pl
-        >>> normalised(pl.Series(["  So\\t GOOD ", None])).to_list()
+        >>> normalised(pl.Series(["  So  GOOD ", None])).to_list()
         ['so good', '']
     """
     plain = texts.fill_null("").str.normalize("NFKC").str.to_lowercase()

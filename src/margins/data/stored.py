@@ -55,8 +55,8 @@ def unpacked(path: Path, stored: bytes) -> bytes:
         ) from error
 
 
-def decoded(path: Path, content: bytes) -> str:
-    """The content as text: UTF-8 with or without byte order mark.
+def decoded(path: Path, content: bytes, *, line: int = 0) -> str:
+    """The content as text: UTF-8 with or without byte order mark; `line` lines of the file stand before it.
 
     Raises:
         MarginsError: a byte that is no UTF-8, with its line.
@@ -64,7 +64,7 @@ def decoded(path: Path, content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line += content.count(b"\n", 0, error.start) + 1
         raise MarginsError(
             path.name,
             expected="UTF-8 text",

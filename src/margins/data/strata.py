@@ -49,7 +49,9 @@ class Strata(ABC):
         all_rows = np.bincount(strata, minlength=self.num_strata)
         trained = np.bincount(strata[is_train[rows]], minlength=self.num_strata)
         num = int(((all_rows > 0) & (trained == 0)).sum())
-        return [f"{num} of {self.num_strata} classes have no training row: no model can know them."] * (num > 0)
+        return [f"{num} of {self.num_strata} classes have no training row: no model can know them."] * (
+            num > 0
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +198,9 @@ def by_groups(groups: Ints, strata: Strata, shares: Shares, generator: np.random
     return role_of[groups]
 
 
-def _class_counts(groups: Ints, strata: Strata, num_groups: int) -> tuple[npt.NDArray[np.float64], Ints, Ints]:
+def _class_counts(
+    groups: Ints, strata: Strata, num_groups: int
+) -> tuple[npt.NDArray[np.float64], Ints, Ints]:
     """Counts of each group's classes as compressed rows; one more column counts the rows themselves."""
     rows, labels = strata.entries()
     width = strata.num_strata + 1

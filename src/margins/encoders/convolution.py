@@ -101,11 +101,10 @@ class SmallResNet(ImageEncoder):
         self.stages = nn.Sequential(*stages)
         self.dropout = Dropout(dropout, generator=generator)
         self.last = nn.Sequential(convolution(num, width, kernel=1, step=1, generator=generator), nn.ReLU())
-        # Processors convolve several times faster with the channels last.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings [B, width] of normalised images [B, colours, height, width]."""
+        # Processors convolve several times faster with the channels last.
         maps = self.stages(self.stem(images.contiguous(memory_format=torch.channels_last)))
         return self.dropout(self.last(maps).mean((2, 3)))
 

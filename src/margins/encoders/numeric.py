@@ -52,7 +52,8 @@ class NumericEncoder(Encoder[Numbers]):
 
     def fit(self, inputs: Numbers) -> None:
         """Mean and standard deviation of each column; a constant column keeps deviation one."""
-        self.mean, self.deviation = mean_and_deviation(inputs.values.double())
+        mean, deviation = mean_and_deviation(inputs.values.double())
+        self.mean, self.deviation = mean.to(self.mean.device), deviation.to(self.mean.device)
 
     def standardised(self, inputs: Numbers) -> Tensor:
         """Inputs in deviations from the training mean; only then float32, so large numbers lose nothing."""
@@ -68,6 +69,8 @@ def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
 
     A column that is constant, or has no number at all, gets deviation one; the latter mean zero.
     """
+    if not values.numel():
+        return values.new_zeros(values.shape[1]), values.new_ones(values.shape[1])
     if not values.isnan().any():
         mean, deviation = values.mean(0), values.std(0, correction=0)
     else:

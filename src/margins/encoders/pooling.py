@@ -79,12 +79,12 @@ class AttentionPooling(Pooling):
         self.query = nn.Parameter(torch.zeros(width))
 
     def forward(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
-        states = layers[-1]
+        states = _cleared(layers[-1], mask)
         scores = states @ self.query / math.sqrt(states.shape[-1])
         # A row of -inf alone would give NaN; such a row is zeroed below.
         shown = mask | ~mask.any(1, keepdim=True)
         weights = scores.masked_fill(~shown, -math.inf).softmax(1) * mask
-        return (weights[..., None] * _cleared(states, mask)).sum(1)
+        return (weights[..., None] * states).sum(1)
 
 
 class LayerPooling(Pooling):

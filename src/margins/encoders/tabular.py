@@ -177,7 +177,8 @@ class TabularEncoder(Encoder[TabularRows]):
 
     def fit(self, inputs: TabularRows) -> None:
         """Mean and deviation of the numbers that are there; a constant column keeps deviation one."""
-        self.mean, self.deviation = mean_and_deviation(inputs.numbers)
+        mean, deviation = mean_and_deviation(inputs.numbers)
+        self.mean, self.deviation = mean.to(self.mean.device), deviation.to(self.mean.device)
 
     def forward(self, inputs: TabularRows) -> Tensor:
         """Embeddings [B, width]."""

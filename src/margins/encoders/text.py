@@ -49,7 +49,7 @@ class TextEncoder(Encoder[HashedTexts]):
     def fit(self, inputs: HashedTexts) -> None:
         """Inverse document frequencies, smoothed as if one more text held every n-gram."""
         documents = torch.bincount(inputs.ids, minlength=self.buckets).float()
-        self.idf = torch.log((1 + len(inputs)) / (1 + documents)) + 1
+        self.idf = (torch.log((1 + len(inputs)) / (1 + documents)) + 1).to(self.idf.device)
 
     def forward(self, inputs: HashedTexts) -> Tensor:
         """Embeddings [B, width]; zeros for a text without n-grams."""

@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 
 from margins.errors import MarginsError
-from margins.evaluation.metrics import Metric, all_metrics
+from margins.evaluation.metric import Metric
+from margins.evaluation.metrics import all_metrics
 from margins.evaluation.records import Array, Floats, Ints, as_array, read_record
 
 
@@ -29,7 +30,7 @@ class ClassGroups:
 
     @classmethod
     def thirds(cls, training_counts: Array) -> Self:
-        """A third of the classes each, ordered by count; among equal counts the lower number is more frequent.
+        """A third of the classes each, by count; among equal counts the lower number is more frequent.
 
         Example:
             >>> ClassGroups.thirds(np.array([5, 100, 50])).members

@@ -17,7 +17,7 @@ from margins.data.extras import extra
 from margins.data.nearest import suggestion
 from margins.errors import MarginsError
 from margins.evaluation.records import Array, Floats, Ints, as_array
-from margins.evaluation.select_role import SelectPredictions, check_select, log_softmax, mean_log_loss
+from margins.evaluation.select_role import SelectPredictions, check_select, log_softmax
 
 _COLDEST, _HOTTEST = 0.01, 100.0  # temperatures; at an end, the select rows alone would ask for more
 _STEPS = 100
@@ -339,9 +339,3 @@ def _positive(value: Any) -> float:
     if not 0 < number < np.inf:
         raise MarginsError("temperature", expected="a finite number > 0", received=str(value))
     return number
-
-
-__all__ = [
-    "Calibration", "Isotonic", "Platt", "SelectPredictions", "Temperature", "VectorScaling",
-    "calibration_from", "mean_log_loss",
-]  # fmt: skip

@@ -13,7 +13,7 @@ from margins.errors import MarginsError
 from margins.evaluation import counts, curves, probability, ranking, values
 from margins.evaluation.counts import Average
 from margins.evaluation.forms import Sums, Whole
-from margins.evaluation.metrics import Metric
+from margins.evaluation.metric import Metric
 from margins.evaluation.records import Floats, Task
 
 _SETS: tuple[Task, ...] = ("label_sets", "rankings")

@@ -134,12 +134,21 @@ def top_accuracy(k: int) -> Sums:
 
 def subset_accuracy() -> Sums:
     """The share of rows whose set of labels is given exactly."""
-    return row_means(lambda record: (_num_wrong(record) == 0).astype(np.float64))
+    return row_means(lambda record: np.where(_num_known(record) > 0, _num_wrong(record) == 0, np.nan))
 
 
 def hamming_loss() -> Sums:
     """The share of (row, known label) entries that are decided wrongly, a mean over rows."""
-    return row_means(lambda record: _num_wrong(record) / np.maximum(record.targets.num_known().numpy(), 1))
+
+    def rows(record: Candidates) -> Floats:
+        known = _num_known(record)
+        return np.where(known > 0, _num_wrong(record) / np.maximum(known, 1), np.nan)
+
+    return row_means(rows)
+
+
+def _num_known(record: Candidates) -> Floats:
+    return record.targets.num_known().double().numpy()
 
 
 def _num_wrong(record: Candidates) -> Floats:

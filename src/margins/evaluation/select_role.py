@@ -98,10 +98,5 @@ def log_softmax(logits: Floats) -> Floats:
     return torch.from_numpy(logits).log_softmax(1).numpy()
 
 
-def mean_log_loss(logits: Floats, labels: Ints) -> float:
-    """The mean of minus the log probability of the true class."""
-    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
-
-
 def _misfit(expected: object, received: object) -> MarginsError:
     return MarginsError("labels", expected=str(expected), received=str(received))

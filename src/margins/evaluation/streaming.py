@@ -12,7 +12,7 @@ import numpy as np
 
 from margins.errors import MarginsError
 from margins.evaluation.forms import Sums, Whole
-from margins.evaluation.metrics import Measurement, Metric, nothing_to_measure
+from margins.evaluation.metric import Measurement, Metric, nothing_to_measure
 from margins.evaluation.records import Floats, Record, read_record
 
 

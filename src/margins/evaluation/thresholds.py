@@ -21,6 +21,7 @@ from margins.evaluation.records import Array, Floats, Ints, as_array
 from margins.evaluation.select_role import SelectPredictions, check_select
 
 Bools: TypeAlias = "npt.NDArray[np.bool_]"
+Counts: TypeAlias = "npt.NDArray[Any]"
 _BLOCK = 1 << 22  # entries sorted at once
 
 
@@ -138,7 +139,7 @@ def fit_thresholds(
         )  # fmt: skip
     scores, positive, known = _entries(given)
     num_labels = scores.shape[0]
-    everywhere = _best_cuts(scores.reshape(1, -1), positive.reshape(1, -1), known.reshape(1, -1), goal)[0]
+    everywhere = _best_common_cut(scores, positive, known, goal)
     enough = (positive & known).sum(1) >= min_positives
     uses_global = ~(enough & (~positive & known).any(1)) | (scope == "global")
     values = np.full(num_labels, everywhere)
@@ -189,22 +190,36 @@ def _entries(select: SelectPredictions) -> tuple[Floats, Bools, Bools]:
 
 def _best_cuts(scores: Floats, positive: Bools, known: Bools, goal: Goal) -> Floats:
     """[L] best thresholds of the rows of these [L, N] entries; unknown entries move no count."""
-    order = np.argsort(-scores, axis=1, kind="stable")
+    order = np.argsort(-scores, axis=1)
     falling = np.take_along_axis(scores, order, 1)
     counted = np.take_along_axis(known, order, 1)
     right = np.cumsum(np.take_along_axis(positive, order, 1) & counted, axis=1, dtype=np.float64)
     wrong = np.cumsum(counted, axis=1, dtype=np.float64) - right
-    value = _value(right, wrong, goal)
+    sizes = right[:, -1:], wrong[:, -1:]
+    value = _value(right, wrong, *sizes, goal)
     # A cut may not divide equal scores; before the first score lies the cut that accepts nothing.
     value[:, :-1][falling[:, 1:] == falling[:, :-1]] = -np.inf
-    none = _value(_ends(right), _ends(wrong), goal)[:, :1]
+    nothing = np.zeros((len(scores), 1))
+    none = _value(nothing, nothing, *sizes, goal)
     best = np.concatenate([none, value], axis=1).argmax(1)
     return _between(falling, best)
 
 
-def _ends(rising: Floats) -> Floats:
-    """Nothing accepted, and everything."""
-    return np.stack([np.zeros(len(rising)), rising[:, -1]], 1)
+def _best_common_cut(scores: Floats, positive: Bools, known: Bools, goal: Goal) -> float:
+    """The best threshold of all entries as one list.
+
+    No goal gains from one more wrong entry, so only cuts just below a positive need trying. That sorts plain
+    numbers instead of entries: a fraction of the time and of the memory.
+    """
+    rising = np.sort(scores[known])
+    own = np.sort(scores[known & positive])
+    lowest = np.unique(own)[::-1]
+    right = np.append(0, len(own) - np.searchsorted(own, lowest))
+    accepted = np.append(0, len(rising) - np.searchsorted(rising, lowest))
+    wrong = accepted - right
+    sizes = np.array([len(own)]), np.array([len(rising) - len(own)])
+    best = _value(right, wrong, *sizes, goal).argmax()
+    return float(_between(rising[::-1][None], accepted[best : best + 1])[0])
 
 
 def _between(falling: Floats, accepted: npt.NDArray[np.int64]) -> Floats:
@@ -218,13 +233,13 @@ def _between(falling: Floats, accepted: npt.NDArray[np.int64]) -> Floats:
     return np.where(accepted == 0, np.nextafter(lowest, np.inf), cut)
 
 
-def _value(right: Floats, wrong: Floats, goal: Goal) -> Floats:
-    """What each cut is worth, greater is better; the last column accepts everything."""
-    positives, negatives = right[:, -1:], wrong[:, -1:]
+def _value(right: Counts, wrong: Counts, positives: Counts, negatives: Counts, goal: Goal) -> Floats:
+    """What each cut is worth, greater is better, from how many it accepts of how many there are."""
     if isinstance(goal, Cost):
-        return -(goal.false_positive * wrong + goal.false_negative * (positives - right))
+        return -(goal.false_positive * wrong + goal.false_negative * (positives - right)).astype(np.float64)
     if goal == "balanced_accuracy":
-        return right / np.maximum(positives, 1) - wrong / np.maximum(negatives, 1)
+        # Times both sizes: whole numbers, so that equal cuts are equal exactly.
+        return (right * np.maximum(negatives, 1) - wrong * np.maximum(positives, 1)).astype(np.float64)
     square = float(goal[1:]) ** 2
     below = square * positives + right + wrong
     return np.divide((1 + square) * right, below, out=np.zeros(right.shape), where=below > 0)

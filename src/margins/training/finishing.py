@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _CALIBRATIONS: dict[str, type[Calibration]] = {
     "temperature": Temperature, "vector": VectorScaling, "isotonic": Isotonic,
 }  # fmt: skip
-_SHOWN = {
+SHOWN = {
     "classes": ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece"),
     "label_sets": ("micro_f1", "macro_f1", "average_precision"),
     "values": ("rmse", "mae", "r2"),
@@ -63,7 +63,7 @@ def scores_of(fabric: Fabric, model: Model, prepared: Prepared) -> dict[str, dic
 
 def measured_outputs(model: Model, scores: Tensor, targets: Targets) -> dict[str, float]:
     """The metrics of scores [N, C] of a model, decided as the model decides; those that rows allow."""
-    names = dict.fromkeys([model.recipe.metric, *_SHOWN[model.recipe.task]])
+    names = dict.fromkeys([model.recipe.metric, *SHOWN[model.recipe.task]])
     found: dict[str, float] = {}
     for name in names:
         value = _value(find_metric(name), model, scores, targets)
@@ -91,19 +91,25 @@ def _measured(fabric: Fabric, model: Model, inputs: Any, targets: Targets) -> di
 
 def _value(metric: Metric, model: Model, scores: Tensor, targets: Targets) -> float | None:
     weight = None if targets.row_weight is None else targets.row_weight.double().numpy()
-    predictions, truth = judged(model.recipe.task, scores, unweighted(targets))
-    if model.recipe.task == "classes":
-        predictions = model.probabilities(scores)
-    elif model.recipe.task == "label_sets" and metric.kind in ("f1", "accuracy"):
-        predictions = model.shifted(scores).sigmoid()
-    elif isinstance(model.coding, ValueCoding):
-        predictions, truth = (_restored(model.coding, values) for values in (predictions, truth))
+    predictions, truth = judged_by(metric, model, scores, targets)
     try:
         return metric.measure(predictions, truth, weight=weight).value
     except MarginsError:
         if metric.name == model.recipe.metric:
             raise
         return None  # beside the one asked for: it has no meaning for these rows (one class only, ...)
+
+
+def judged_by(metric: Metric, model: Model, scores: Tensor, targets: Targets) -> tuple[Any, Any]:
+    """Predictions, decided as the model decides, and the truth, as the metric takes them."""
+    predictions, truth = judged(model.recipe.task, scores, unweighted(targets))
+    if model.recipe.task == "classes":
+        return model.probabilities(scores), truth
+    if model.recipe.task == "label_sets" and metric.kind in ("f1", "accuracy"):
+        return model.shifted(scores).sigmoid(), truth
+    if isinstance(model.coding, ValueCoding):
+        return _restored(model.coding, predictions), _restored(model.coding, truth)
+    return predictions, truth
 
 
 def _restored(coding: ValueCoding, values: Any) -> Any:

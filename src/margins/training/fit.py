@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from margins.training.checkpoint import write_atomically
 from margins.training.defaults import default_recipe
 from margins.training.finishing import described_model, scores_of
 from margins.training.job import Job
-from margins.training.machine import Device, machine
+from margins.training.machine import Device, is_first_rank, machine, threads_for
+from margins.training.machine import threads as using_threads
 from margins.training.model import Model
-from margins.training.problem import pose
+from margins.training.problem import Problem, pose
+from margins.training.recipe import Recipe
 from margins.training.request import Request, Roles
 from margins.training.run_folder import RECIPE, REQUEST, RESULTS, RunFolder
 from margins.training.saving import EVERY_SECONDS
@@ -55,6 +57,7 @@ def train(
     report_share: float = 0.15,
     device: Device = "auto",
     every_seconds: float = EVERY_SECONDS,
+    threads: int | None = None,
     watcher: Watcher | None = None,
     tell: Callable[[str], None] | None = None,
     loggers: list[Any] | None = None,
@@ -75,6 +78,7 @@ def train(
         report_share: of the rows that judge the finished model, where no column says.
         device: "auto" takes a GPU if there is one.
         every_seconds: longest time between two checkpoints, in which work can be lost.
+        threads: of torch on the CPU; None takes what suits the encoder.
         watcher: told how it goes.
         tell: called with a sentence for everything that is decided or odd.
         loggers: of Lightning Fabric (TensorBoard, MLflow), told the numbers of every epoch.
@@ -102,13 +106,16 @@ def train(
         raise MarginsError("roles", expected="roles or keywords", received="both")
     request = Request(
         roles=roles or Roles.of(named_roles), changes=recipe, select_share=select_share,
-        report_share=report_share, device=device, every_seconds=every_seconds,
+        report_share=report_share, device=device, every_seconds=every_seconds, threads=threads,
     )  # fmt: skip
-    folder = None if out is None else RunFolder.new(out)
-    frame = read_frame(data, embeddings=embeddings)
-    if folder is not None:
-        folder.write_json(REQUEST, _described(request, data, embeddings, frame))
-    return _run(frame, request, folder, _Ears(watcher=watcher, tell=tell, loggers=loggers))
+    folder = None if out is None else RunFolder.new(out) if is_first_rank() else RunFolder(Path(out))
+    ears = _Ears(watcher=watcher, tell=tell, loggers=loggers)
+    posed = _posed(read_frame(data, embeddings=embeddings), request, ears)
+    request = replace(request, threads=threads or threads_for(posed.recipe.encoder.name))
+    if folder is not None and is_first_rank():
+        folder.write_json(REQUEST, _described(request, data, embeddings, posed.problem.frame))
+        write_atomically(folder.path / RECIPE, posed.recipe.to_yaml().encode())
+    return _run(posed, request, folder, ears)
 
 
 def resume(
@@ -148,7 +155,8 @@ def resume(
         )  # fmt: skip
     asked = described["request"]
     request = Request(**{**asked, "roles": Roles(**asked["roles"])})
-    return _run(frame, request, run, _Ears(watcher=watcher, tell=tell, loggers=loggers))
+    ears = _Ears(watcher=watcher, tell=tell, loggers=loggers)
+    return _run(_posed(frame, request, ears), request, run, ears)
 
 
 def _described(request: Request, data: Any, embeddings: Any, frame: Frame) -> dict[str, Any]:
@@ -176,7 +184,16 @@ class _Ears:
         return sentences
 
 
-def _run(frame: Frame, request: Request, folder: RunFolder | None, ears: _Ears) -> Trained:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Posed:
+    """The data with all that was decided about them."""
+
+    problem: Problem
+    recipe: Recipe
+    told: list[str]
+
+
+def _posed(frame: Frame, request: Request, ears: _Ears) -> _Posed:
     columns, decided = choose_columns(frame, **asdict(request.roles))
     told = ears.say(decided)
     recipe = default_recipe(columns, request.changes)
@@ -185,16 +202,23 @@ def _run(frame: Frame, request: Request, folder: RunFolder | None, ears: _Ears) 
         report_share=request.report_share,
     )  # fmt: skip
     told += ears.say([*odd, *(found.sentence for found in overlap(frame, columns, problem.division))])
-    if folder is not None:
-        write_atomically(folder.path / RECIPE, recipe.to_yaml().encode())
-    fabric = machine(recipe.precision, device=request.device, loggers=ears.loggers)
-    job = Job(problem, recipe, fabric, folder, every_seconds=request.every_seconds, watcher=ears.watcher)
-    fitted = job.run()
-    model = job.decided()
-    scores = scores_of(fabric, model, job.prepared)
-    model = described_model(model, frame, scores)
+    return _Posed(problem=problem, recipe=recipe, told=told)
+
+
+def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears) -> Trained:
+    fabric = machine(posed.recipe.precision, device=request.device, loggers=ears.loggers)
+    with using_threads(request.threads or threads_for(posed.recipe.encoder.name)):
+        job = Job(
+            posed.problem, posed.recipe, fabric, folder, every_seconds=request.every_seconds,
+            watcher=ears.watcher,
+        )  # fmt: skip
+        fitted = job.run()
+        model = job.decided()
+        scores = scores_of(fabric, model, job.prepared)
+    model = described_model(model, posed.problem.frame, scores)
     if folder is not None and fabric.global_rank == 0:
         model.save(folder.path / "model")
-        folder.write_json(RESULTS, {"scores": scores, "told": told, "fitted": [asdict(f) for f in fitted]})
+        results = {"scores": scores, "told": posed.told, "fitted": [asdict(f) for f in fitted]}
+        folder.write_json(RESULTS, results)
     path = None if folder is None else folder.path
-    return Trained(model=model, fitted=fitted, scores=scores, told=told, folder=path)
+    return Trained(model=model, fitted=fitted, scores=scores, told=posed.told, folder=path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Device = Literal["auto", "cpu", "cuda"]
+
+_SMALL_STEPS = frozenset({"tabular", "hashed_text", "embeddings", "combined"})
 
 
 def one_cpu(precision: str = "32") -> Fabric:
@@ -53,3 +57,31 @@ def _fabric(precision: str, **settings: Any) -> Fabric:
     scaler = torch.amp.GradScaler(kind) if precision == "fp16" else None
     plugin = MixedPrecision("16-mixed" if scaler else "bf16-mixed", kind, scaler=scaler)
     return Fabric(plugins=[plugin], **settings)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes; known before the ranks are connected."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def threads(num: int) -> Generator[None]:
+    """Torch computes with this many threads inside the block; the caller's number is put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_for(encoder: str) -> int:
+    """How many threads suit an encoder: one for those whose steps are too small to share.
+
+    Several threads make such steps slower, many times so on a busy machine.
+
+    Example:
+        >>> threads_for("tabular")
+        1
+    """
+    return 1 if encoder in _SMALL_STEPS else torch.get_num_threads()

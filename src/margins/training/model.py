@@ -85,14 +85,10 @@ class Model:
         Raises:
             MarginsError: a missing column, cells that cannot be used, or a model that has no predictions.
         """
-        self._refuse_matches("predict", "embed")
         return self.decided(self.scores(data))
 
     def predict_proba(self, data: Any) -> Floats:
         """Probabilities [N, C], in the order of `classes`; of label sets each label has its own."""
-        self._refuse_matches("predict_proba", "embed")
-        if self.recipe.task == "values":
-            raise MarginsError("predict_proba", expected="a model of classes", received="one of values")
         return self.probabilities(self.scores(data))
 
     def embed(self, data: Any) -> npt.NDArray[np.float32]:
@@ -106,6 +102,7 @@ class Model:
 
     def decided(self, scores: Tensor) -> npt.NDArray[Any] | list[list[str]]:
         """Predictions from scores [N, C]."""
+        self._refuse_matches("predict", "embed")
         names = np.array(self.coding.names, dtype=object)
         if isinstance(self.coding, ValueCoding):
             return self.coding.restored(scores.double()).squeeze(1).numpy()
@@ -116,6 +113,9 @@ class Model:
 
     def probabilities(self, scores: Tensor) -> Floats:
         """Probabilities from scores [N, C]."""
+        self._refuse_matches("predict_proba", "embed")
+        if self.recipe.task == "values":
+            raise MarginsError("predict_proba", expected="a model of classes", received="one of values")
         if self.recipe.task == "label_sets":
             return scores.double().sigmoid().numpy()
         return probabilities_of(scores) if self.calibration is None else self.calibration.probabilities(scores)

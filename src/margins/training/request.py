@@ -71,6 +71,8 @@ class Request:
         report_share: of the rows, where no column says.
         device: "auto", "cpu" or "cuda".
         every_seconds: longest time between two checkpoints.
+        threads: of torch on the CPU; None takes what suits the encoder. Other numbers of threads add up in
+            another order, so a run keeps its own.
     """
 
     roles: Roles = Roles()
@@ -79,3 +81,4 @@ class Request:
     report_share: float = 0.15
     device: Device = "auto"
     every_seconds: float = EVERY_SECONDS
+    threads: int | None = None

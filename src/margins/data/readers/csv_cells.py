@@ -30,12 +30,14 @@ def read_csv(path: Path) -> Raw:
         MarginsError: the file is missing, a folder, broken, not UTF-8, empty or ragged, or a name stands
             twice in its header.
     """
-    text = decoded(path, unpacked(path, stored_bytes(path, expected="a CSV file"))).lstrip("\r\n")
+    whole = decoded(path, unpacked(path, stored_bytes(path, expected="a CSV file")))
+    text = whole.lstrip("\r\n")
+    line = whole.count("\n", 0, len(whole) - len(text))
     if not text.strip():
         raise MarginsError(path.name, expected="a header line and rows", received="an empty file")
     separator, notes = separator_of(path, text.split("\n", 1)[0])
     header, more = column_names(path, next(csv.reader(io.StringIO(text), delimiter=separator)))
-    cells = parsed(path, text, header, separator)
+    cells = parsed(path, text, header, separator, line=line)
     rows = filled_rows(cells)
     if not rows.height:
         raise MarginsError(

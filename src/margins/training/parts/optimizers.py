@@ -21,6 +21,7 @@ class Optimizer(Settings):
 
     name: str
     learning_rate: Positive
+    weight_decay: NotNegative
 
     @abstractmethod
     def build(self, modules: Iterable[nn.Module], *, fused: bool = True) -> torch.optim.Optimizer:
