@@ -20,6 +20,7 @@ from margins.encoders import (
     Encoder,
     EncoderSettings,
     HashedTextSettings,
+    Parts,
     Settings,
     SmallResNetSettings,
     SmallViTSettings,
@@ -187,6 +188,16 @@ def test_every_parameter_learns(name: str):
     for key, parameter in encoder.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
+
+
+@torch.no_grad()
+def test_every_part_of_a_combined_encoder_is_seen():
+    encoder, _, inputs = fitted("combined")
+    turned = inputs.take(torch.arange(NUM).flip(0))
+    assert set(inputs.parts) == {"tabular", "text", "image", "embeddings"}
+    for name in inputs.parts:
+        mixed = Parts({**inputs.parts, name: turned.parts[name]})
+        assert not torch.allclose(encoder(mixed), encoder(inputs), atol=1e-4), name
 
 
 @pytest.mark.parametrize("name", ["tabular", "transformer", "resnet", "combined"])

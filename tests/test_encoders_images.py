@@ -134,6 +134,19 @@ def test_images_are_moved_in_training_alone(kind: type[SmallResNet] | type[Small
     assert torch.equal(network(rows), network(rows))
 
 
+@pytest.mark.parametrize("kind", [SmallResNet, SmallViT])
+@torch.no_grad()
+def test_rows_are_independent_in_training_too(kind: type[SmallResNet] | type[SmallViT]):
+    network = kind(size=(12, 12), width=8, dropout=0.0, generator=seeded())
+    for parameter in network.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded(2)))
+    rows = Images(torch.from_numpy(pixels(4, 1, 12, 12)))
+    together = network.train()(rows)
+    alone = torch.cat([network(rows.take(torch.tensor([k]))) for k in range(4)])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert together.std(0).min() > 0
+
+
 @pytest.mark.parametrize("size", [(1, 1), (5, 30), (28, 28), (33, 64), (97, 40)])
 @pytest.mark.parametrize("kind", [SmallResNet, SmallViT])
 @torch.no_grad()

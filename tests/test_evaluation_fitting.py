@@ -313,6 +313,23 @@ def test_unknown_entries_move_no_threshold():
         seen = ~unknown[:, c]
         cuts = [worth("f1", y[seen, c], s[seen, c] >= cut) for cut in [*np.unique(s[:, c]), 99]]
         assert worth("f1", y[seen, c], found.decide(s)[seen, c]) == pytest.approx(max(cuts))
+    common = fit_thresholds(SelectPredictions(s, targets), "balanced_accuracy", scope="global")
+    changed = np.where(unknown, 50.0, s)
+    again = fit_thresholds(SelectPredictions(changed, targets), "balanced_accuracy", scope="global")
+    assert again.values[0] == common.values[0]
+    seen = ~unknown
+    cuts = [worth("balanced_accuracy", y[seen], s[seen] >= cut) for cut in np.unique(s)]
+    found_worth = worth("balanced_accuracy", y[seen], s[seen] >= common.values[0])
+    assert found_worth == pytest.approx(max(cuts))
+
+
+def test_a_global_threshold_may_accept_nothing():
+    s, y = label_sets(7)
+    never = fit_thresholds(as_select(s, y), Cost(false_positive=1, false_negative=0), scope="global")
+    assert not never.decide(s).any()
+    always = fit_thresholds(as_select(s, y), Cost(false_positive=0, false_negative=1), scope="global")
+    assert always.decide(s)[y].all()
+    assert not always.decide(s).all()
 
 
 @pytest.mark.parametrize("goal", GOALS, ids=str)
@@ -397,3 +414,10 @@ def test_a_class_that_is_not_there_gets_no_probability_and_gradients_pass():
 def test_shares_that_are_none_are_refused(before: list[float], after: list[float], words: str):
     with pytest.raises(MarginsError, match=words):
         corrected_for_prior(np.zeros((1, 2)), trained_on=np.array(before), of=np.array(after))
+
+
+def test_the_global_threshold_counts_known_positives_alone():
+    s, y = np.array([[3.0], [2.0], [1.0], [0.0]]), np.array([[True], [False], [True], [False]])
+    unknown = torch.tensor([[False], [False], [True], [False]])
+    targets = Targets.of_scores(torch.from_numpy(y).float()).ignore(entries=unknown)
+    assert fit_thresholds(SelectPredictions(s, targets), scope="global").values.tolist() == [2.5]

@@ -1,4 +1,4 @@
-"""Recipes do what their titles say; the trainer sees only its roles and keeps the best epoch."""
+"""The trainer sees only its roles, keeps the best epoch, and makes one batch of many parts."""
 
 from __future__ import annotations
 
@@ -7,244 +7,262 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from made_up_training import SUP_CON, blobs, recipe, select_rows, train_rows, trainer
 
-from margins.data import SelectRows, TrainRows
-from margins.encoders import Numbers, NumericEncoder
+from margins.data import TrainRows
+from margins.encoders import Numbers
 from margins.errors import MarginsError
-from margins.evaluation import all_metrics, find_metric
-from margins.evaluation.metrics import Metric
-from margins.heads import LinearHead
-from margins.training import (
-    Classifier,
-    TrainingSettings,
-    all_recipes,
-    find_recipe,
-    predict_proba,
-    recipes_for,
-    train,
-)
+from margins.evaluation import find_metric
+from margins.targets import Targets
+from margins.training import Trainer
+from margins.training.predicting import outputs_of, probabilities_of, score_of
 
-ACCURACY = find_metric("accuracy")
+SGD = {"name": "sgd", "learning_rate": 0.05}
+FAST = {"name": "adamw", "learning_rate": 1e-2}
+ANY_LOSS = {"loss": "any_loss", "settings": {"metric": "f1", "link": "softmax", "average": "macro"}}
+PENALISED = {"loss": "cross_entropy", "penalties": [{"loss": "orthogonal_projection", "weight": 0.5}]}
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def weights_of(t: Trainer) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in t.network.state_dict().items()}
 
 
-def blobs(num: int, seed: int, *, num_classes: int = 3, shift: float = 2.5) -> tuple[Numbers, Tensor]:
-    labels = torch.arange(num) % num_classes
-    centres = shift * torch.eye(num_classes, 4)
-    values = centres[labels] + torch.randn(num, 4, generator=seeded(seed))
-    return Numbers(values), labels
-
-
-def small_model(seed: int = 0, num_classes: int = 3) -> Classifier:
-    draws = seeded(seed)
-    encoder = NumericEncoder(num_columns=4, width=16, generator=draws)
-    return Classifier(encoder, LinearHead(16, num_classes, generator=draws))
-
-
-def fitted(name: str = "cross_entropy", *, metric: Metric = ACCURACY, seed: int = 0, **settings: float):
-    train_rows, select_rows = TrainRows(*blobs(120, 1)), SelectRows(*blobs(60, 2))
-    model = small_model(seed)
-    objective = find_recipe(name).objective(torch.bincount(train_rows.labels))
-    result = train(
-        model, objective, train_rows, select_rows,
-        metric=metric, settings=TrainingSettings(**settings), generator=seeded(seed + 1),
-    )  # fmt: skip
-    return model, result
-
-
-def test_there_are_recipes_enough_for_every_metric_and_the_baseline_comes_first():
-    for metric in all_metrics():
-        names = [r.name for r in recipes_for(metric)]
-        assert names[0] == "cross_entropy"
-        assert len(names) >= 7
-        assert ("mann_whitney" in names) == (metric.kind == "ranking")
-        assert ("any_f1" in names) == (metric.kind == "f1")
-    assert len({r.title for r in all_recipes()}) == len(all_recipes())
-
-
-def test_named_recipes_take_part_once_after_the_baseline():
-    names = [r.name for r in recipes_for(ACCURACY, ["focal", "cross_entropy", "focal"])]
-    assert names == ["cross_entropy", "focal"]
-    with pytest.raises(MarginsError, match="did you mean focal"):
-        recipes_for(ACCURACY, ["focl"])
-    for names in ([], ["cross_entropy"]):
-        with pytest.raises(MarginsError, match="at least one to compare"):
-            recipes_for(ACCURACY, names)
-
-
-LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -0.2]])
-LABELS = torch.tensor([0, 2])
-COUNTS = torch.tensor([16, 4, 0])
-
-
-def cross_entropy_by_hand(shift: list[list[float]]) -> float:
-    scores = (LOGITS + torch.tensor(shift)).double()
-    rows = [
-        math.log(sum(map(math.exp, s))) - s[y] for s, y in zip(scores.tolist(), LABELS.tolist(), strict=True)
-    ]
-    return sum(rows) / 2
-
-
-def value_of(name: str) -> float:
-    return find_recipe(name).objective(COUNTS)(LOGITS, LABELS).item()
-
-
-def test_the_baseline_is_plain_cross_entropy():
-    assert value_of("cross_entropy") == pytest.approx(cross_entropy_by_hand([[0.0] * 3] * 2))
-
-
-def test_logit_adjustment_adds_the_log_prior_and_an_empty_class_counts_as_one_row():
-    prior = [math.log(n / 21) for n in (16, 4, 1)]
-    assert value_of("logit_adjusted") == pytest.approx(cross_entropy_by_hand([prior] * 2))
-
-
-def test_class_margins_fall_with_the_fourth_root_of_the_count_and_meet_the_own_class_alone():
-    # Fourth roots of 16, 4, 1 are 2, 1.414, 1; the rarest class has the largest margin, 1.
-    shift = [[-0.5, 0.0, 0.0], [0.0, 0.0, -1.0]]
-    assert value_of("class_margins") == pytest.approx(cross_entropy_by_hand(shift))
-
-
-def test_label_smoothing_moves_a_tenth_of_the_label_to_all_classes():
-    expected = nn.functional.cross_entropy(LOGITS, LABELS, label_smoothing=0.1).item()
-    assert value_of("label_smoothing") == pytest.approx(expected)
-
-
-def test_focal_and_generalised_cross_entropy_equal_their_formulas():
-    p = LOGITS.softmax(1)[torch.arange(2), LABELS].tolist()
-    focal = sum(-((1 - q) ** 2) * math.log(q) for q in p) / 2
-    assert value_of("focal") == pytest.approx(focal)
-    assert value_of("generalized_cross_entropy") == pytest.approx(sum((1 - q**0.7) / 0.7 for q in p) / 2)
-
-
-def test_mann_whitney_is_blind_to_a_shift_of_a_rows_logits_as_softmax_is():
-    loss = find_recipe("mann_whitney").objective(COUNTS)
-    shifted = LOGITS + torch.tensor([[3.0], [-1.0]])
-    assert loss(LOGITS, LABELS).item() == pytest.approx(loss(shifted, LABELS).item())
-    assert loss(LOGITS, LABELS).item() != pytest.approx(loss(LOGITS * 2, LABELS).item())
-
-
-@pytest.mark.parametrize("recipe", all_recipes(), ids=lambda r: r.name)
-def test_every_recipe_learns_separable_classes(recipe):
-    model, result = fitted(recipe.name, max_epochs=40, patience=40, learning_rate=1e-2)
-    inputs, labels = blobs(300, 3)
-    assert ACCURACY(predict_proba(model, inputs), labels.numpy()) > 0.8
-    assert ACCURACY(predict_proba(small_model(), inputs), labels.numpy()) < 0.7
-    assert len(result.select_scores) == 40
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max(float((a[k] - b[k]).abs().max()) for k in a)
 
 
 def test_training_leaves_the_weights_of_the_best_select_epoch():
-    model, result = fitted(max_epochs=12, patience=12)
+    t = trainer(max_epochs=12, patience=12)
+    result = t.run()
     best = max(result.select_scores)
     assert result.epoch == result.select_scores.index(best) + 1
-    inputs, labels = blobs(60, 2)
-    assert ACCURACY(predict_proba(model, inputs), labels.numpy()) == best
+    assert score_of(t.engine.fabric, t.network, select_rows(), find_metric("accuracy"), "classes") == best
     # Not vacuous: the last epoch was not the one kept.
     assert result.epoch < len(result.select_scores)
 
 
 def test_a_metric_that_is_better_when_lower_is_followed_downwards():
-    log_loss = find_metric("log_loss")
-    model, result = fitted(metric=log_loss, max_epochs=15, patience=15, learning_rate=2e-2)
+    result = trainer(metric="log_loss", max_epochs=15, optimizer=FAST, patience=None).run()
     assert result.select_scores[result.epoch - 1] == min(result.select_scores) < result.select_scores[0]
-    inputs, labels = blobs(60, 2)
-    assert log_loss(predict_proba(model, inputs), labels.numpy()) == min(result.select_scores)
 
 
 def test_training_stops_when_patience_is_at_its_end():
-    _, result = fitted(max_epochs=100, patience=3, learning_rate=1e-2)
+    result = trainer(max_epochs=100, patience=3, optimizer=FAST).run()
     assert len(result.select_scores) == result.epoch + 3 < 100
 
 
-def test_the_same_generators_give_the_same_weights_bit_for_bit_and_no_global_state_is_touched():
+def test_the_same_seeds_give_the_same_weights_bit_for_bit_and_no_global_state_is_touched():
     before = torch.get_rng_state()
     legacy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global state that must stay untouched
-    one, again, other = (fitted(seed=s, max_epochs=3)[0].state_dict() for s in (0, 0, 5))
-    assert all(torch.equal(one[k], again[k]) for k in one)
-    assert any(not torch.equal(one[k], other[k]) for k in one)
+    found = []
+    for network_seed, seed in ((0, 0), (0, 0), (5, 0), (0, 5)):
+        t = trainer(network_seed=network_seed, seed=seed)
+        t.run()
+        found.append(weights_of(t))
+    assert largest_difference(found[0], found[1]) == 0
+    assert largest_difference(found[0], found[2]) > 0 < largest_difference(found[0], found[3])
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == legacy  # noqa: NPY002
 
 
 def test_preprocessing_is_fitted_on_training_rows_alone():
-    model, _ = fitted(max_epochs=1)
-    assert torch.allclose(model.encoder.mean, blobs(120, 1)[0].values.double().mean(0))
+    t = trainer(max_epochs=1)
+    t.run()
+    assert torch.allclose(t.network.encoder.mean, blobs(120, 1)[0].values.double().mean(0))
 
 
 def test_select_rows_choose_the_epoch_but_not_the_way_there():
-    weights = {}
+    found = {}
     for seed in (2, 7):
-        model = small_model()
-        train_rows = TrainRows(*blobs(120, 1))
-        result = train(
-            model, find_recipe("focal").objective(torch.bincount(train_rows.labels)), train_rows,
-            SelectRows(*blobs(30, seed)), metric=ACCURACY, settings=TrainingSettings(max_epochs=1),
-            generator=seeded(1),
-        )  # fmt: skip
-        weights[seed] = (model.state_dict(), result.select_scores)
-    assert weights[2][1] != weights[7][1]
-    assert all(torch.equal(weights[2][0][k], weights[7][0][k]) for k in weights[2][0])
-
-
-class Scaled(nn.Module):
-    """A loss with a parameter of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(()))
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(logits * self.log_scale.exp(), labels)
-
-
-def test_parameters_of_the_objective_are_trained_too():
-    objective = Scaled()
-    train(
-        small_model(), objective, TrainRows(*blobs(120, 1)), SelectRows(*blobs(60, 2)),
-        metric=ACCURACY, settings=TrainingSettings(max_epochs=2), generator=seeded(),
-    )  # fmt: skip
-    assert objective.log_scale.item() != 0
-
-
-class Broken(nn.Module):
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return logits.sum() * math.nan
-
-
-def test_a_loss_that_is_no_longer_finite_stops_training_by_name():
-    with pytest.raises(MarginsError, match=r"loss: expected a finite number, got nan in epoch 1; lower"):
-        train(
-            small_model(), Broken(), TrainRows(*blobs(20, 1)), SelectRows(*blobs(20, 2)),
-            metric=ACCURACY, settings=TrainingSettings(), generator=seeded(),
-        )  # fmt: skip
-
-
-def test_probabilities_sum_to_one_in_float64_and_leave_the_mode_as_it_was():
-    model = small_model()
-    for mode in (True, False):
-        model.train(mode)
-        p = predict_proba(model, blobs(5000, 1)[0])
-        assert p.dtype == np.float64
-        assert p.shape == (5000, 3)
-        assert np.allclose(p.sum(1), 1, atol=1e-12)
-        assert model.training is mode
+        t = trainer(select=select_rows(30, seed), max_epochs=1)
+        found[seed] = (t.run().select_scores, weights_of(t))
+    assert found[2][0] != found[7][0]
+    assert largest_difference(found[2][1], found[7][1]) == 0
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({"max_epochs": 0}, "max_epochs"),
-        ({"patience": 0}, "patience"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"min_steps": 0}, "min_steps"),
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"weight_decay": -1.0}, "weight_decay"),
-        ({"learning_rate": math.nan}, "learning_rate"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: dict, word: str):
-    with pytest.raises(MarginsError, match=word):
-        TrainingSettings(**settings)
+    "changes",
+    [{}, {"objective": ANY_LOSS}, {"objective": {"loss": "mann_whitney", "settings": {"scope": "column"}}},
+     {"objective": PENALISED}, {**SUP_CON, "num_outputs": 8},
+     {"objective": {"loss": "cross_entropy", "targets": {"class_weight": "balanced"}}},
+     {"clip_norm": 0.1}],
+    ids=["rows", "counts", "pairs", "penalty", "embeddings", "weights", "clipped"],
+)  # fmt: skip
+def test_micro_batches_equal_one_big_batch(changes: dict):
+    found = []
+    for accumulate in (1, 4):
+        t = trainer(dropout=0.0, accumulate=accumulate, optimizer=SGD, **changes)
+        losses = [record.loss for record in t.run().history]
+        found.append((weights_of(t), losses))
+    assert largest_difference(found[0][0], found[1][0]) < 1e-6
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
+    fresh = trainer(dropout=0.0, optimizer=SGD, **changes)
+    assert largest_difference(found[0][0], weights_of(fresh)) > 1e-3  # not vacuous: it trained
+
+
+def test_gradient_caching_replays_the_dropout_of_each_part():
+    # With other draws in the second pass the gradient would be that of another network: training by it is
+    # compared with the gradient of the whole graph at once.
+    t = trainer(dropout=0.5, accumulate=3, optimizer=SGD, objective=ANY_LOSS)
+    rows, engine = torch.arange(48), t.engine
+    from margins.training.engine import Place, concatenated_targets
+
+    place = Place(0, 0, 0)
+    t.recipe.step.run(engine, rows, place)
+    cached = [p.grad.clone() for p in engine.parameters]
+    t = trainer(dropout=0.5, accumulate=3, optimizer=SGD, objective=ANY_LOSS)
+    engine = t.engine
+    parts = [engine.forward(engine.batch(part), place, k) for k, part in enumerate(engine.micro_batches(rows))]
+    share = engine.objective(
+        torch.cat([s for s, _, _ in parts]), torch.cat([e for _, e, _ in parts]),
+        concatenated_targets([x for _, _, x in parts]),
+    )  # fmt: skip
+    engine.loss_of(share).backward()
+    for one, other in zip(cached, engine.parameters, strict=True):
+        assert torch.allclose(one, other.grad, atol=1e-7)
+    assert any(bool(g.abs().max() > 1e-4) for g in cached)
+
+
+def test_a_doubled_row_weight_equals_a_repeated_row_under_weighted_sums():
+    inputs, labels = blobs(60, 1)
+    weight = torch.ones(60)
+    weight[:20] = 2
+    repeated = torch.cat([torch.arange(60), torch.arange(20)])
+    weighted = TrainRows(inputs, Targets.of_classes(labels, 3).weigh(rows=weight))
+    doubled = TrainRows(Numbers(inputs.values[repeated]), Targets.of_classes(labels[repeated], 3))
+    gradients = []
+    for rows in (weighted, doubled):
+        t = trainer(dropout=0.0, train=rows, optimizer=SGD)
+        t.network.encoder.fit(inputs)
+        scores, embeddings, targets = t.engine.forward(t.engine.batch(torch.arange(len(rows))), _start(), 0)
+        t.engine.objective(scores, embeddings, targets).total.backward()
+        gradients.append([p.grad for p in t.engine.parameters])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def _start():
+    from margins.training.engine import Place
+
+    return Place(0, 0, 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_as_well_and_is_not_the_same_arithmetic(precision: str):
+    half, full = (trainer(precision=p, max_epochs=8, optimizer=FAST) for p in (precision, "32"))
+    scores = (half.run().select_scores[-1], full.run().select_scores[-1])
+    assert scores[0] > scores[1] - 0.1 > 0.6
+    assert largest_difference(weights_of(half), weights_of(full)) > 0
+    assert {p.dtype for p in half.network.parameters()} == {torch.float32}
+
+
+def test_float16_is_float16_and_scales_the_loss():
+    t = trainer(precision="fp16")
+    assert t.engine.scaler is not None
+    scale = t.engine.scaler.get_scale()
+    t.advance()
+    with t.engine.fabric.autocast():
+        scores, _ = t.network(blobs(4, 1)[0])
+    assert scores.dtype == torch.float16
+    assert scale > 1
+
+
+def test_sharpness_aware_steps_go_down_the_gradient_of_the_worst_point_nearby():
+    rho, rate = 0.05, 0.1
+    plain = {"dropout": 0.0, "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.0, "weight_decay": 0.0}}
+    t = trainer(step={"name": "sharpness_aware", "rho": rho}, **plain)
+    before = [p.detach().clone() for p in t.engine.parameters]
+    t.advance()
+    moved = [(b - p.detach()) / rate for b, p in zip(before, t.engine.parameters, strict=True)]
+    by_hand = trainer(**plain)
+    rows, engine = by_hand._steps[0], by_hand.engine
+
+    def gradients() -> list[torch.Tensor]:
+        scores, embeddings, targets = engine.forward(engine.batch(rows), _start(), 0)
+        loss = engine.loss_of(engine.objective(scores, embeddings, targets))
+        return list(torch.autograd.grad(loss, engine.parameters))
+
+    first = gradients()
+    norm = math.sqrt(sum(float(g.square().sum()) for g in first))
+    with torch.no_grad():
+        for p, g in zip(engine.parameters, first, strict=True):
+            p += rho * g / norm
+    second = gradients()
+    for found, expected in zip(moved, second, strict=True):
+        assert torch.allclose(found, expected, atol=2e-5)
+    assert any(not torch.allclose(a, b, atol=1e-3) for a, b in zip(first, second, strict=True))
+
+
+def test_mixed_features_come_with_mixed_targets():
+    t = trainer(mix={"name": "feature_mixup", "alpha": 1.0}, dropout=0.0)
+    batch = t.engine.batch(torch.arange(12))
+    scores, embeddings, targets = t.engine.forward(batch, _start(), 0)
+    plain = t.network.encoder(batch.inputs)
+    grades, own = targets.local.grades(0, 3), batch.targets.grades(0, 3)
+    share = float(grades[(grades > 0) & (grades < 1)].max())
+    for row in range(12):
+        partners = [
+            k for k in range(12)
+            for s in (share, 1 - share)
+            if torch.allclose(embeddings[row], s * plain[row] + (1 - s) * plain[k], atol=1e-5)
+            and torch.allclose(grades[row], s * own[row] + (1 - s) * own[k], atol=1e-5)
+        ]  # fmt: skip
+        assert partners, row
+    assert torch.allclose(scores, t.network.head(embeddings))
+    assert 0 < share < 1
+
+
+def test_label_correction_trains_on_sure_predictions_and_keeps_the_given_classes():
+    wrong = torch.arange(120) % 3
+    wrong[:12] = (wrong[:12] + 1) % 3
+    rows = TrainRows(blobs(120, 1)[0], Targets.of_classes(wrong, 3))
+    t = trainer(
+        train=rows, refresh=[{"name": "label_correction", "start": 6, "confidence": 0.8}], max_epochs=9,
+        optimizer=FAST, patience=None,
+    )  # fmt: skip
+    t.run()
+    corrected = t.engine.rows.class_ids()
+    changed, true = corrected != wrong, torch.arange(120) % 3
+    assert changed.sum() >= 6
+    assert (corrected == true)[changed].float().mean() > 0.6
+    assert (corrected == true).sum() > (wrong == true).sum()
+    assert torch.equal(rows.class_ids(), wrong)
+
+
+def test_frozen_parts_keep_their_weights():
+    from margins.training.network import Network
+
+    t = trainer()
+    network: Network = t.network
+    frozen = Trainer(
+        recipe(), network, train_rows(), select_rows(), generator=torch.Generator(), frozen=("encoder",)
+    )
+    before = weights_of(t)
+    frozen.run()
+    moved = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"head.weight", "head.bias"}
+
+
+def test_probabilities_sum_to_one_in_float64_and_the_mode_stays_as_it_was():
+    t = trainer()
+    for mode in (True, False):
+        t.network.train(mode)
+        p = probabilities_of(outputs_of(t.engine.fabric, t.network, blobs(5000, 1)[0])[0])
+        assert p.dtype == np.float64
+        assert p.shape == (5000, 3)
+        assert np.allclose(p.sum(1), 1, atol=1e-12)
+        assert t.network.training is mode
+
+
+def test_degenerate_rows_are_counted_in_the_record():
+    labels = torch.zeros(40, dtype=torch.long)
+    labels[:3] = torch.tensor([1, 2, 1])
+    rows = TrainRows(blobs(40, 1)[0], Targets.of_classes(labels, 3))
+    record = trainer(train=rows, **SUP_CON, num_outputs=4, max_epochs=1).run().history[0]
+    assert record.num_degenerate > 0
+    assert math.isfinite(record.loss)
+
+
+def test_an_objective_that_needs_one_class_a_row_refuses_others_by_name():
+    with pytest.raises(MarginsError, match="one class a row"):
+        TrainRows(blobs(4, 1)[0], Targets.of_values(torch.rand(4))).class_ids()

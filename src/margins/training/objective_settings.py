@@ -141,7 +141,8 @@ def new_loss(name: str, settings: dict[str, Any]) -> Loss:
                 fix=suggestion(key, known) if known else "it has none",
             )  # fmt: skip
     try:
-        return kind(**settings)
+        # YAML has no tuples, and no loss takes a list.
+        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
     except TypeError as error:
         raise MarginsError(
             f"settings of {name}", expected=f"values for {', '.join(known)}", received=str(error)
