@@ -36,7 +36,10 @@ JOBS: dict[str, dict[str, Any]] = {
         "objective": {"loss": "cross_entropy", "penalties": [{"loss": "orthogonal_projection"}]}
     },
     "sharpness aware": {"step": {"name": "sharpness_aware"}},
-    "corrected labels": {"refresh": [{"name": "label_correction", "start": 1, "confidence": 0.501}]},
+    "corrected labels": {
+        "refresh": [{"name": "label_correction", "start": 1, "confidence": 0.501}],
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+    },
 }
 
 
@@ -50,8 +53,8 @@ def rows() -> TrainRows:
 def run(name: str, fabric: Any) -> dict[str, Any]:
     """The weights and losses after some steps, and the scores of all rows."""
     t = trainer(
-        train=rows(), fabric=fabric, dropout=0.0, optimizer=SGD, min_steps=6, max_epochs=4, patience=None,
-        **JOBS[name],
+        train=rows(), fabric=fabric, dropout=0.0, min_steps=6, max_epochs=4, patience=None,
+        **{"optimizer": SGD, **JOBS[name]},
     )  # fmt: skip
     for _ in range(STEPS):
         t.advance()
@@ -67,10 +70,10 @@ def run(name: str, fabric: Any) -> dict[str, Any]:
 def main() -> None:
     """Run all jobs."""
     torch.set_num_threads(1)
-    fabric = machine(device="cpu")
-    found = {name: run(name, fabric) for name in JOBS}
-    if fabric.global_rank == 0:
-        write_checkpoint(Path(sys.argv[1]), {**found, "ranks": fabric.world_size})
+    with machine(device="cpu") as fabric:
+        found = {name: run(name, fabric) for name in JOBS}
+        if fabric.global_rank == 0:
+            write_checkpoint(Path(sys.argv[1]), {**found, "ranks": fabric.world_size})
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ def results_of(ranks: int, folder: Path) -> dict[str, Any]:
     out = folder / f"{ranks}.safetensors"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     command = [sys.executable] if ranks == 1 else launcher
-    subprocess.run(
-        [*command, str(HERE / "rank_job.py"), str(out)], check=True, capture_output=True, timeout=240,
-        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+    done = subprocess.run(
+        [*command, str(HERE / "rank_job.py"), str(out)], capture_output=True, timeout=240, text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     return read_checkpoint(out)
 
 

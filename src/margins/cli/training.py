@@ -48,6 +48,7 @@ def train_file(request: TrainRequest, *, as_json: bool) -> None:
     """
     from margins.training.fit import Trained
     from margins.training.interruption import Interrupted
+    from margins.training.machine import is_first_rank
 
     if (request.file is None) == (request.resume is None):
         raise MarginsError(
@@ -64,6 +65,8 @@ def train_file(request: TrainRequest, *, as_json: bool) -> None:
         raise Stopped(f"stopped; saved in {folder}; {again}", code=128 + stopped.number) from None
     except KeyboardInterrupt:
         raise Stopped("stopped before training began") from None
+    if not is_first_rank():
+        return
     if as_json:
         typer.echo(json.dumps(_as_data(trained), indent=1, allow_nan=False))
     else:

@@ -53,8 +53,10 @@ def fitted_thresholds(recipe: Recipe, select: SelectPredictions) -> Thresholds |
 
 def scores_of(fabric: Fabric, model: Model, prepared: Prepared) -> dict[str, dict[str, float]]:
     """The metrics of the finished model, by role; the report rows are opened here, once."""
-    select = prepared.select
-    found = {"select": _measured(fabric, model, select.inputs, select.targets)}
+    found: dict[str, dict[str, float]] = {}
+    if len(prepared.problem.division.select):
+        select = prepared.select
+        found["select"] = _measured(fabric, model, select.inputs, select.targets)
     if prepared.report is not None:
         inputs, targets = prepared.report.open()
         found["report"] = _measured(fabric, model, inputs, targets)

@@ -179,7 +179,7 @@ class _Ears:
 
     def say(self, sentences: list[str]) -> list[str]:
         for sentence in sentences:
-            if self.tell is not None:
+            if self.tell is not None and is_first_rank():
                 self.tell(sentence)
         return sentences
 
@@ -206,8 +206,10 @@ def _posed(frame: Frame, request: Request, ears: _Ears) -> _Posed:
 
 
 def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears) -> Trained:
-    fabric = machine(posed.recipe.precision, device=request.device, loggers=ears.loggers)
-    with using_threads(request.threads or threads_for(posed.recipe.encoder.name)):
+    with (
+        machine(posed.recipe.precision, device=request.device, loggers=ears.loggers) as fabric,
+        using_threads(request.threads or threads_for(posed.recipe.encoder.name)),
+    ):
         job = Job(
             posed.problem, posed.recipe, fabric, folder, every_seconds=request.every_seconds,
             watcher=ears.watcher,
@@ -216,7 +218,7 @@ def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears)
         model = job.decided()
         scores = scores_of(fabric, model, job.prepared)
     model = described_model(model, posed.problem.frame, scores)
-    if folder is not None and fabric.global_rank == 0:
+    if folder is not None and is_first_rank():
         model.save(folder.path / "model")
         results = {"scores": scores, "told": posed.told, "fitted": [asdict(f) for f in fitted]}
         folder.write_json(RESULTS, results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from margins.data.roles import SelectRows
 from margins.evaluation.select_role import SelectPredictions
 from margins.training.finishing import fitted_calibration, fitted_thresholds
 from margins.training.model import Model
@@ -23,7 +24,8 @@ class Job:
     """A recipe on a problem.
 
     Args:
-        problem: rows with roles and targets.
+        problem: rows with roles and targets. Without select rows every phase trains for all its epochs, and
+            nothing is calibrated.
         recipe: with its plan.
         fabric: device, precision and ranks.
         folder: of the run; None trains in memory.
@@ -69,9 +71,10 @@ class Job:
         """The model, with what is fitted on the select rows: calibration and thresholds."""
         problem, recipe = self._problem, self._recipe
         calibration = thresholds = None
-        if recipe.task in ("classes", "label_sets"):
-            scores = outputs_of(self._fabric, self._network, self.prepared.select.inputs)[0]
-            select = self._select_predictions(scores)
+        rows = self._select
+        if rows is not None and recipe.task in ("classes", "label_sets"):
+            scores = outputs_of(self._fabric, self._network, rows.inputs)[0]
+            select = self._select_predictions(rows, scores)
             calibration = fitted_calibration(recipe, select)
             thresholds = fitted_thresholds(recipe, select)
         return Model(
@@ -79,8 +82,11 @@ class Job:
             calibration, thresholds,
         )  # fmt: skip
 
-    def _select_predictions(self, scores: Any) -> SelectPredictions:
-        rows = self.prepared.select
+    @property
+    def _select(self) -> SelectRows | None:
+        return self.prepared.select if len(self._problem.division.select) else None
+
+    def _select_predictions(self, rows: SelectRows, scores: Any) -> SelectPredictions:
         if self._recipe.task == "classes":
             return SelectPredictions(scores, rows.class_ids())
         return SelectPredictions(scores, rows.targets)
@@ -92,7 +98,7 @@ class Job:
             parameter.requires_grad_(True)
         log = _Log(self._fabric, self._folder, [*done], self._watcher)
         trainer = Trainer(
-            recipe, self._network, self.prepared.train, self.prepared.select, generator=self._generator,
+            recipe, self._network, self.prepared.train, self._select, generator=self._generator,
             fabric=self._fabric, watcher=log, frozen=tuple(phase.frozen),
             folder=None if self._folder is None else self._folder.path,
         )  # fmt: skip
@@ -114,7 +120,11 @@ class _Log:
     def __init__(
         self, fabric: Fabric, folder: RunFolder | None, done: list[Fitted], watcher: Watcher | None
     ) -> None:
-        self._fabric, self._folder, self._watcher = fabric, folder, watcher
+        # One rank writes and tells for all.
+        is_first = fabric.global_rank == 0
+        self._fabric, self._folder, self._watcher = (
+            fabric, folder if is_first else None, watcher if is_first else None
+        )  # fmt: skip
         self._done = done
         self.history: list[EpochRecord] = []
 
@@ -127,7 +137,7 @@ class _Log:
         before = sum(len(f.history) for f in self._done)
         numbers = {k: v for k, v in asdict(record).items() if k not in ("epoch", "seconds")}
         self._fabric.log_dict(numbers, step=before + record.epoch)
-        if self._folder is not None and self._fabric.global_rank == 0:
+        if self._folder is not None:
             phases = [*(f.history for f in self._done), self.history]
             rows = [{"phase": n, **asdict(r)} for n, history in enumerate(phases) for r in history]
             self._folder.write_lines(LOG, rows)

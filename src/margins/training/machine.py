@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.distributed as dist
 
 from margins.data.extras import extra
 
@@ -24,8 +25,11 @@ def one_cpu(precision: str = "32") -> Fabric:
     return _fabric(precision, accelerator="cpu", devices=1)
 
 
-def machine(precision: str = "32", *, device: Device = "auto", loggers: list[Any] | None = None) -> Fabric:
-    """The device asked for; under `torchrun` all its processes, one rank each.
+@contextmanager
+def machine(
+    precision: str = "32", *, device: Device = "auto", loggers: list[Any] | None = None
+) -> Generator[Fabric]:
+    """The device asked for; under `torchrun` all its processes, one rank each, parted again at the end.
 
     Args:
         precision: "32", "bf16" or "fp16", of the forward pass.
@@ -34,7 +38,8 @@ def machine(precision: str = "32", *, device: Device = "auto", loggers: list[Any
     """
     num_ranks, here = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if num_ranks == 1:
-        return _fabric(precision, accelerator=device, devices=1, loggers=loggers)
+        yield _fabric(precision, accelerator=device, devices=1, loggers=loggers)
+        return
     with extra("tool"):
         from lightning_fabric.strategies import DDPStrategy
     strategy = DDPStrategy(process_group_backend="gloo" if device == "cpu" else None)
@@ -43,7 +48,11 @@ def machine(precision: str = "32", *, device: Device = "auto", loggers: list[Any
         loggers=loggers,
     )  # fmt: skip
     fabric.launch()
-    return fabric
+    try:
+        yield fabric
+    finally:
+        # Left to the end of the process, the connections would be torn down under threads that still use them.
+        dist.destroy_process_group()
 
 
 def _fabric(precision: str, **settings: Any) -> Fabric:

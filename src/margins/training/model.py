@@ -161,6 +161,10 @@ class Model:
         write_atomically(folder / DESCRIPTION, (json.dumps(described, indent=1) + "\n").encode())
         return folder
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy in another process finds its own machine.
+        return {name: value for name, value in self.__dict__.items() if name != "_fabric"}
+
     @cached_property
     def _fabric(self) -> Fabric:
         return one_cpu(self.recipe.precision)

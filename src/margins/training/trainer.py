@@ -37,7 +37,7 @@ class EpochRecord:
     Args:
         epoch: counted from 1.
         loss: mean over its steps; comparable between recipes only where the loss says so.
-        select_score: of the select rows, by the recipe's metric.
+        select_score: of the select rows, by the recipe's metric; NaN without any.
         learning_rate: of its last step.
         num_degenerate: rows that lacked what the loss needs, over the epoch.
         seconds: training and selection.
@@ -99,7 +99,7 @@ class Trainer:
         recipe: how.
         network: trained in place; its encoder is fitted on the training rows first.
         train_rows: the only rows that gradients and fitted preprocessing see.
-        select_rows: decide which epoch is kept.
+        select_rows: decide which epoch is kept; with None no training stops early and the last one is.
         generator: the one that the network's own modules draw from.
         fabric: device, precision and ranks; one process on the CPU by default.
         watcher: told how it goes.
@@ -112,7 +112,7 @@ class Trainer:
         recipe: Recipe,
         network: Network,
         train_rows: TrainRows,
-        select_rows: SelectRows,
+        select_rows: SelectRows | None,
         *,
         generator: torch.Generator,
         fabric: Fabric | None = None,
@@ -156,7 +156,7 @@ class Trainer:
     @property
     def is_done(self) -> bool:
         """Whether there is no step left to take."""
-        p, patience = self._progress, self.recipe.patience
+        p, patience = self._progress, None if self._select is None else self.recipe.patience
         waited = len(p.history) - 1 - p.best
         return p.epoch >= self.recipe.max_epochs or (
             patience is not None and p.best >= 0 and p.step == 0 and waited >= patience
@@ -311,10 +311,8 @@ class Trainer:
         if first_not_finite(self.network.state_dict()) is not None:
             raise self._failure(self._look(self._previous, Place(self.recipe.seed, p.epoch, p.step - 1), rate))
         with self._averaged.in_place():
-            score = score_of(
-                self.engine.fabric, self.network, self._select, self._metric, self.recipe.task
-            )
-            is_best = p.best < 0 or self._metric.improvement(score - p.history[p.best]["select_score"]) > 0
+            score = self._select_score()
+            is_best = self._is_best(score)
             if is_best:
                 self._best = copied(self.network.state_dict())
         record = EpochRecord(
@@ -325,6 +323,17 @@ class Trainer:
         self._progress = _Progress(epoch=p.epoch + 1, best=p.best, history=[*p.history, asdict(record)])
         if self._watcher:
             self._watcher.epoch_done(record)
+
+    def _select_score(self) -> float:
+        if self._select is None:
+            return math.nan
+        return score_of(self.engine.fabric, self.network, self._select, self._metric, self.recipe.task)
+
+    def _is_best(self, score: float) -> bool:
+        p = self._progress
+        if self._select is None or p.best < 0:
+            return True
+        return self._metric.improvement(score - p.history[p.best]["select_score"]) > 0
 
 
 def _class_counts(targets: Targets) -> Tensor:
