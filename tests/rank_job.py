@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from made_up_training import SUP_CON, blobs, trainer
 
+from made_up_training import SUP_CON, blobs, trainer
 from margins.data import TrainRows
 from margins.targets import Targets
 from margins.training.checkpoint import write_checkpoint

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from margins.compare.encoding import encoding_of
 
 from margins.compare import ComparisonResult, Spoiling, compare, default_training, trials
 from margins.compare.demo import digits_table, long_tail_with_wrong_labels
 from margins.compare.describe import copies_across_folds
-from margins.compare.encoding import encoding_of
 from margins.data import ReportRows, Table, outer_folds, read_table
 from margins.errors import MarginsError
 from margins.evaluation import find_metric

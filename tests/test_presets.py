@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from made_up_training import select_rows, trainer
 from torch import nn
 
+from made_up_training import select_rows, trainer
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
 from margins.targets import Targets

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rank_job
 import torch
 
+import rank_job
 from margins.training.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from made_up_training import SUP_CON, train_rows, trainer
 
+from made_up_training import SUP_CON, train_rows, trainer
 from margins.errors import MarginsError
 from margins.training.checkpoint import read_checkpoint, write_checkpoint
 from margins.training.interruption import Interrupted

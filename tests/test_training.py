@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_up_training import SUP_CON, blobs, recipe, select_rows, train_rows, trainer
 
+from made_up_training import SUP_CON, blobs, recipe, select_rows, train_rows, trainer
 from margins.data import TrainRows
 from margins.encoders import Numbers
 from margins.errors import MarginsError

@@ -10,15 +10,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from margins.estimators import MarginsClassifier, MarginsEmbedder, MarginsRegressor
     from margins.training.fit import resume, train
     from margins.training.model import Model, load
+    from margins.training.onnx_export import export_onnx
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "load", "resume", "train"]
+__all__ = [
+    "MarginsClassifier",
+    "MarginsEmbedder",
+    "MarginsRegressor",
+    "Model",
+    "export_onnx",
+    "load",
+    "resume",
+    "train",
+]
 
 # Found when first asked for: the losses alone import none of it.
 _HOMES = {
+    "MarginsClassifier": "margins.estimators", "MarginsEmbedder": "margins.estimators",
+    "MarginsRegressor": "margins.estimators", "export_onnx": "margins.training.onnx_export",
     "Model": "margins.training.model", "load": "margins.training.model",
     "resume": "margins.training.fit", "train": "margins.training.fit",
 }  # fmt: skip

@@ -49,23 +49,70 @@ def margins(
     """Train, compare and explain discriminative models."""
 
 
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="The rows: .csv, .tsv, .parquet, .jsonl, .npz, .npy, idx, or a folder of images.", metavar="FILE"
+    ),
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--embeddings", metavar="FILE", help="An .npy or .npz file with a vector for each row."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", "-i", metavar="COL[,COL...]", help="What the model sees. By default what is clear."
+    ),
+]
+TargetColumn = Annotated[
+    str | None, typer.Option("--target", "-t", metavar="COL", help="The column to predict.")
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="COL=KIND",
+        help="What an input is: text, text_pair, image, numeric, categorical, embedding. May be repeated.",
+    ),
+]
+TargetKindOption = Annotated[
+    str | None, typer.Option(metavar="KIND", help="What the target is: label, label_set, path, value.")
+]
+Separator = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Between labels of a set or steps of a path.")
+]
+ModelFolder = Annotated[Path, typer.Argument(help="The folder of a run or of a model.", metavar="MODEL")]
+Weight = Annotated[str | None, typer.Option("--weight", metavar="COL", help="Column of row weights.")]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", metavar="COL", help="Rows of one value stay in one role (user, patient)."),
+]
+EncoderName = Annotated[
+    str | None,
+    typer.Option("--encoder", metavar="NAME", help="What reads the inputs. By default by their kinds."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe. May be repeated."),
+]
+
+
 @app.command(epilog=_COMPARE_EXAMPLE)
 def compare(
-    file: Annotated[
-        Path, typer.Argument(help="The table: a .csv or .csv.gz file with a header.", metavar="FILE")
-    ],
-    inputs: Annotated[
-        list[str],
-        typer.Option(
-            "--input", "-i", metavar="COL[,COL...]",
-            help="What the model sees: one text column, or numeric columns. Separate with commas or repeat.",
-        ),
-    ],
-    target: Annotated[str, typer.Option("--target", "-t", metavar="COL", help="The column to predict.")],
+    file: File,
     metric: Annotated[
         str,
         typer.Option("--metric", "-m", metavar="NAME", help="What counts as good, e.g. macro_f1, accuracy."),
     ],
+    inputs: Inputs = None,
+    target: TargetColumn = None,
+    kind: Kinds = None,
+    target_kind: TargetKindOption = None,
+    weight: Weight = None,
+    group: Group = None,
+    embeddings: Vectors = None,
     folds: Annotated[
         int, typer.Option(metavar="N", help="Split the rows into N parts and test on each part once.")
     ] = 5,
@@ -82,6 +129,8 @@ def compare(
     positive: Annotated[
         str | None, typer.Option(metavar="LABEL", help="With two classes: the one that is looked for.")
     ] = None,
+    encoder: EncoderName = None,
+    changes: Changes = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs of one training.")] = None,
     out: Annotated[
         Path | None,
@@ -100,43 +149,15 @@ def compare(
     from margins.cli.comparison import Request, compare_file
 
     request = Request(
-        file=file, inputs=_split(*inputs), target=target, metric=metric, folds=folds, repeats=repeats,
-        seeds=seeds, recipes=_split(recipes) if recipes is not None else None, positive=positive,
-        epochs=epochs, seed=seed,
+        file=file, embeddings=embeddings, metric=metric, folds=folds, repeats=repeats, seeds=seeds, seed=seed,
+        roles={
+            "inputs": _split(*inputs) if inputs else None, "target": target, "target_kind": target_kind,
+            "weight": weight, "group": group,
+        },
+        kinds=kind or [], recipes=_split(recipes) if recipes is not None else None, positive=positive,
+        shortcuts={"encoder": encoder, "max_epochs": epochs}, changes=changes or [],
     )  # fmt: skip
     compare_file(request, out=out, as_json=as_json)
-
-
-File = Annotated[
-    Path,
-    typer.Argument(
-        help="The rows: .csv, .tsv, .parquet, .jsonl, .npz, .npy, idx, or a folder of images.", metavar="FILE"
-    ),
-]
-Vectors = Annotated[
-    Path | None,
-    typer.Option("--embeddings", metavar="FILE", help="An .npy or .npz file with a vector for each row."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option("--input", "-i", metavar="COL[,COL...]", help="What the model sees. By default what is clear."),
-]
-TargetColumn = Annotated[
-    str | None, typer.Option("--target", "-t", metavar="COL", help="The column to predict.")
-]
-Kinds = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--kind", metavar="COL=KIND",
-        help="What an input is: text, text_pair, image, numeric, categorical, embedding. May be repeated.",
-    ),
-]
-TargetKindOption = Annotated[
-    str | None, typer.Option(metavar="KIND", help="What the target is: label, label_set, path, value.")
-]
-Separator = Annotated[str | None, typer.Option(metavar="TEXT", help="Between labels of a set or steps of a path.")]
-ModelFolder = Annotated[Path, typer.Argument(help="The folder of a run or of a model.", metavar="MODEL")]
 
 
 @app.command(epilog=_TRAIN_EXAMPLES)

@@ -7,11 +7,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
+from rich.console import Console
 
 from margins.cli import run_folder, telling
 from margins.cli.progress import TrialProgress, trial_progress
+from margins.cli.recipe_options import kinds_of, recipe_changes
 from margins.cli.stopping import Stopped
 from margins.compare.results import ComparisonResult
 from margins.report import write_report
@@ -19,45 +22,46 @@ from margins.report import write_report
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asked to have compared."""
+    """What a user asked to have compared; None where nothing was said."""
 
     file: Path
-    inputs: list[str]
-    target: str
+    embeddings: Path | None
+    roles: dict[str, Any]
+    kinds: list[str]
     metric: str
     folds: int
     repeats: int
     seeds: int
     recipes: list[str] | None
     positive: str | None
-    epochs: int | None
+    shortcuts: dict[str, Any]
+    changes: list[str]
     seed: int
 
 
 def compare_file(request: Request, *, out: Path | None, as_json: bool) -> None:
-    """Read the table, compare, write the folder and tell the answer.
+    """Read the rows, compare, write the folder and tell the answer.
 
     Raises:
         MarginsError: the file, a column, an option or the output folder cannot be used.
     """
-    from margins.cli.positive import telling_positive, with_positive
-    from margins.compare import compare, default_training
-    from margins.data import read_table
+    from margins.compare import Roles, compare
+    from margins.data.reading import read_frame
 
     folder = out or run_folder.default_folder(request.file.name.split(".")[0])
     run_folder.refuse_unusable(folder)
-    table = with_positive(read_table(request.file, request.inputs, request.target), request.positive)
-    training = default_training(table)
-    if request.epochs is not None:
-        training = training.changed(max_epochs=request.epochs)
+    roles = Roles(**request.roles, kinds=kinds_of(request.kinds))
+    training = recipe_changes(request.shortcuts, request.changes)
+    frame = read_frame(request.file, embeddings=request.embeddings)
+    speaker = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
     def run(progress: TrialProgress) -> ComparisonResult:
-        result = compare(
-            table, request.metric, recipes=request.recipes, num_folds=request.folds,
+        return compare(
+            frame, request.metric, roles=roles, recipes=request.recipes, num_folds=request.folds,
             num_repeats=request.repeats, num_seeds=request.seeds, seed=request.seed, training=training,
-            on_trial_done=progress,
+            positive=request.positive, on_trial_done=progress,
+            tell=lambda sentence: speaker.print(sentence, soft_wrap=True, style="dim"),
         )  # fmt: skip
-        return telling_positive(result, request.positive)
 
     _run_and_tell(run, folder=folder, as_json=as_json)
 

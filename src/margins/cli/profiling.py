@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from margins.cli.recipe_options import kinds_of
 from margins.cli.tables import console
-from margins.cli.training import kinds_of
 
 
 def profile_file(
@@ -39,7 +39,11 @@ def profile_file(
         table.add_column(name, justify="right" if name in ("filled", "different") else "left")
     for column in found.columns:
         table.add_row(
-            Text(column.name), column.role, f"{column.filled:.1%}", str(column.num_different), Text(column.sample)
+            Text(column.name),
+            column.role,
+            f"{column.filled:.1%}",
+            str(column.num_different),
+            Text(column.sample),
         )
     out.print(table)
     for sentence in found.sentences:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from margins.cli import run_folder
 from margins.cli.progress import training_progress
+from margins.cli.recipe_options import kinds_of, recipe_changes
 from margins.cli.stopping import Stopped
 from margins.cli.tables import console, score_table
 from margins.errors import MarginsError
@@ -55,7 +56,11 @@ def train_file(request: TrainRequest, *, as_json: bool) -> None:
             "FILE", expected="a file to train on, or --resume FOLDER",
             received="both" if request.file else "neither",
         )  # fmt: skip
-    folder = request.resume or request.out or run_folder.default_folder(cast("Path", request.file).name.split(".")[0])
+    folder = (
+        request.resume
+        or request.out
+        or run_folder.default_folder(cast("Path", request.file).name.split(".")[0])
+    )
     speaker = Console(stderr=True, markup=False, highlight=False, emoji=False)
     try:
         with training_progress(speaker) as watcher:
@@ -129,57 +134,11 @@ def _device(word: str) -> Any:
     return word
 
 
-def kinds_of(pairs: list[str]) -> dict[str, Any] | None:
-    """`COLUMN=KIND` options as a mapping."""
-    split = [pair.rpartition("=") for pair in pairs]
-    for pair, (column, _, kind) in zip(pairs, split, strict=True):
-        if not column or not kind:
-            raise MarginsError("--kind", expected="COLUMN=KIND, e.g. note=text", received=repr(pair))
-    return {column: kind for column, _, kind in split} or None
-
-
 def _changes(request: TrainRequest) -> dict[str, Any]:
-    """The recipe file, then what shortcuts say, then `--set`: the later wins."""
     from margins.training.recipe import read_recipe
 
-    changes = read_recipe(request.recipe) if request.recipe is not None else {}
-    for path, value in request.shortcuts.items():
-        if value is not None:
-            _put(changes, path, value)
-    for pair in request.changes:
-        path, sign, text = pair.partition("=")
-        if not sign or not path:
-            raise MarginsError(
-                "--set", expected="KEY=VALUE, e.g. optimizer.learning_rate=0.01", received=repr(pair)
-            )
-        _put(changes, path, _value(text))
-    return changes
-
-
-def _put(changes: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for key in parents:
-        below = changes.setdefault(key, {})
-        if not isinstance(below, dict):
-            raise MarginsError("--set", expected=f"a part below which {last!r} can stand", received=repr(path))
-        changes = cast("dict[str, Any]", below)
-    if isinstance(value, str) and last in _NAMED:
-        changes[last] = {"name": value}
-    else:
-        changes[last] = value
-
-
-_NAMED = frozenset({"encoder", "head", "draw", "mix", "step", "optimizer", "schedule", "averaging"})
-
-
-def _value(text: str) -> Any:
-    """A value as YAML reads it: numbers, true, null, lists; anything else is text."""
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    start = read_recipe(request.recipe) if request.recipe is not None else {}
+    return recipe_changes(request.shortcuts, request.changes, start)
 
 
 def _loggers(name: str | None, folder: Path) -> list[Any] | None:
@@ -197,7 +156,9 @@ def _tell(trained: Any) -> None:
     if "report" in trained.scores:
         out.print("The report rows were opened once, now; choices made by their scores need new rows.")
     out.print(f"\nmodel: {trained.folder / 'model'}", soft_wrap=True)
-    out.print(f'use it: margins predict {trained.folder} FILE, or margins.load("{trained.folder}")', soft_wrap=True)
+    out.print(
+        f'use it: margins predict {trained.folder} FILE, or margins.load("{trained.folder}")', soft_wrap=True
+    )
 
 
 def _as_data(trained: Any) -> dict[str, Any]:

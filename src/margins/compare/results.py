@@ -19,8 +19,8 @@ class RunDescription:
     """What was compared, on what, how."""
 
     source: str  # file name or the name of a bundled data set; never a full path
-    source_sha256: str
-    task: Literal["text", "numeric", "image"]
+    fingerprint: str  # SHA-256 of the content, the same whatever file format it came from
+    kind: str  # of the inputs, e.g. "text" or "numeric, categorical"
     inputs: list[str]
     target: str
     metric: str
@@ -80,7 +80,7 @@ class ComparisonResult:
     detectable_difference: float  # at 80 % power for one pair, from the spread of the differences seen
     answer: str  # the sentence a user came for
     warnings: list[str]
-    schema: int = 1
+    schema: int = 2
 
     def difference(self, first: str, second: str) -> Difference:
         """The difference `first - second`, turned round when it is stored the other way."""

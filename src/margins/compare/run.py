@@ -3,101 +3,122 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import isfinite
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from margins.compare.answer import answer_of
-from margins.compare.describe import copies_across_folds, protocol, versions
-from margins.compare.encoding import default_training, encoding_of
+from margins.compare.classes import class_rows
+from margins.compare.describe import copies_across_folds, encoder_sentence, protocol, versions
+from margins.compare.design import Design, Spoiling, shared_recipe
+from margins.compare.folding import mean_test_to_train
 from margins.compare.judge import Judgement, judge
 from margins.compare.results import ComparisonResult, RecipeResult, RunDescription
-from margins.compare.trials import Design, OnTrialDone, Spoiling, Trial, run_trials
-from margins.data import Table, outer_folds
+from margins.compare.trials import OnTrialDone, Trial, run_trials
+from margins.data.frame import Frame
+from margins.data.splits import outer_folds
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
-from margins.training import Preset, Recipe, presets_for
+from margins.training import Preset, presets_for
 from margins.training.presets import BASELINE
+from margins.training.request import Roles
 
 
 def compare(
-    table: Table,
+    frame: Frame,
     metric: str = "macro_f1",
     *,
+    roles: Roles | None = None,
     recipes: Sequence[str] | None = None,
     num_folds: int = 5,
     num_repeats: int = 1,
     num_seeds: int = 1,
     seed: int = 0,
     confidence: float = 0.95,
-    training: Recipe | None = None,
+    training: Mapping[str, Any] | None = None,
+    positive: str | None = None,
     spoiling: Spoiling | None = None,
     on_trial_done: OnTrialDone | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ComparisonResult:
     """Trains every recipe on the same outer folds and says which is best, and how sure that is.
 
     The same call on the same machine gives the same scores.
 
     Args:
-        table: the data.
+        frame: the data, as `read_frame` gives them, with a target of classes.
         metric: name of the metric that judges, and that early stopping uses.
+        roles: of columns, where the user says so; the rest is chosen as `choose_columns` does. Rows of a
+            group stay in one fold and one role; row weights count in training and in the metric.
         recipes: names of those that take part; by default all that are meant for the metric. The baseline,
             plain cross-entropy, always does.
-        num_folds: outer folds, at least 2; every class needs as many rows.
+        num_folds: outer folds, at least 2; every class needs as many rows, or as many groups.
         num_repeats: of the whole division into folds. Small effects need several.
         num_seeds: trainings of a recipe on each fold; their scores are averaged.
         seed: of folds, first weights, dropout and order of rows.
         confidence: of intervals and verdicts.
-        training: how every objective is trained: a recipe whose objective is replaced in turn; by default
-            `default_training(table)`.
+        training: keys of the recipe that all objectives share which are not to have their defaults, nested as
+            in YAML.
+        positive: of two classes the one that is looked for; without it, ranking metrics take the rarer one.
         spoiling: a change of the rows outside each outer test fold, for experiments.
         on_trial_done: called after each training with (done, total, recipe, fold, seed).
+        tell: called with a sentence for everything that is decided or odd, before the first training.
 
     Returns:
         scores, differences, verdicts and the answer in words.
 
     Raises:
-        MarginsError: an unknown metric or recipe, too few folds or seeds, classes with too few rows.
+        MarginsError: before any training: columns, a metric, recipe or positive class that cannot be used,
+            too few folds or seeds, classes with too few rows or groups.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    measure = find_metric(metric)
+    measure = find_metric(metric, task="classes")
     _check_design(num_seeds, seed, confidence)
+    rows = class_rows(frame, roles, positive=positive)
     folds = outer_folds(
-        table.labels, num_folds=num_folds, num_repeats=num_repeats, seed=seed, classes=table.classes
-    )
+        rows.labels, num_folds=num_folds, num_repeats=num_repeats, seed=seed, classes=rows.classes,
+        groups=rows.groups,
+    )  # fmt: skip
     design = Design(
-        encoding=encoding_of(table),
-        labels=table.labels,
-        num_classes=len(table.classes),
+        rows=rows,
         folds=folds,
         recipes=presets_for(measure, recipes),
         num_seeds=num_seeds,
         seed=seed,
         metric=measure,
-        training=(training or default_training(table)).changed(metric=metric),
+        training=shared_recipe(rows.columns, metric, training),
         spoiling=spoiling,
     )
-    trials = run_trials(design, on_trial_done)
+    for recipe in design.recipes:
+        design.training.changed(objective=recipe.objective)  # what does not go together is told now
+    rules = protocol(design, changes=training or {}, positive=positive, confidence=confidence)
+    trials = run_trials(design, on_trial_done, lambda: _tell([*rows.decided, *rows.notes], tell))
     by_fold = {recipe.name: _fold_scores(trials, recipe.name, len(folds)) for recipe in design.recipes}
-    # All rows outside, also where spoiling drops some: unused rows only lessen the overlap of training rows.
-    test_to_train = float(np.mean([len(fold.test) / len(fold.outside) for fold in folds]))
-    judgement = judge(by_fold, metric=measure, test_to_train=test_to_train, confidence=confidence)
+    judgement = judge(by_fold, metric=measure, test_to_train=mean_test_to_train(folds), confidence=confidence)
     result = ComparisonResult(
-        description=_description(table, design, started, confidence=confidence, num_repeats=num_repeats),
+        description=_description(design, rules, started, num_repeats=num_repeats),
         recipes=_recipe_results(design.recipes, trials, judgement, len(folds)),
         differences=judgement.differences,
         baseline=BASELINE,
         confidence=confidence,
         detectable_difference=judgement.detectable_difference,
         answer="",
-        warnings=[*table.warnings, *copies_across_folds(table, folds), *judgement.warnings],
+        warnings=[*rows.notes, *copies_across_folds(rows, folds), *judgement.warnings],
     )
     description = replace(result.description, seconds=time.perf_counter() - clock)
     return replace(result, description=description, answer=answer_of(result, measure))
+
+
+def _tell(sentences: Sequence[str], tell: Callable[[str], None] | None) -> None:
+    for sentence in sentences:
+        if tell:
+            tell(sentence)
 
 
 def _check_design(num_seeds: int, seed: int, confidence: float) -> None:
@@ -149,27 +170,25 @@ def _seed_spread(trials: Sequence[Trial], num_folds: int) -> float | None:
     return float(np.mean([np.std(scores, ddof=1) for scores in of_folds]))
 
 
-def _description(
-    table: Table, design: Design, started: datetime, *, confidence: float, num_repeats: int
-) -> RunDescription:
-    counts = table.class_counts
-    shares = np.array(list(counts.values())) / len(table)
+def _description(design: Design, rules: list[str], started: datetime, *, num_repeats: int) -> RunDescription:
+    rows = design.rows
+    chance = design.metric.chance(rows.shares)
     return RunDescription(
-        source=table.source,
-        source_sha256=table.source_sha256,
-        task=table.task,
-        inputs=table.inputs,
-        target=table.target,
+        source=rows.frame.source,
+        fingerprint=rows.frame.fingerprint,
+        kind=", ".join(dict.fromkeys(rows.columns.inputs.values())),
+        inputs=list(rows.columns.inputs),
+        target=rows.columns.target or "",
         metric=design.metric.name,
-        num_rows=len(table),
-        num_classes=len(table.classes),
-        class_counts=counts,
-        chance_level=design.metric.chance(shares),
+        num_rows=len(rows),
+        num_classes=len(rows.classes),
+        class_counts=rows.class_counts,
+        chance_level=chance if isfinite(chance) else None,
         num_folds=len(design.folds) // num_repeats,
         num_repeats=num_repeats,
         num_seeds=design.num_seeds,
-        encoder=design.encoding.sentence,
-        protocol=protocol(design, confidence=confidence),
+        encoder=encoder_sentence(design.training),
+        protocol=rules,
         versions=versions(),
         started=started.isoformat(timespec="seconds"),
         seconds=0.0,

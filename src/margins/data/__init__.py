@@ -14,7 +14,6 @@ from margins.data.reading import read_frame
 from margins.data.roles import ReportRows, RowInputs, SelectRows, TrainRows
 from margins.data.splits import OuterFold, outer_folds, train_and_select
 from margins.data.streaming import stream_frames
-from margins.data.table import Table, read_table
 from margins.data.value_coding import ValueCoding
 from margins.data.weights import weights
 
@@ -31,7 +30,6 @@ __all__ = [
     "ReportRows",
     "RowInputs",
     "SelectRows",
-    "Table",
     "TargetCoding",
     "TargetKind",
     "TrainRows",
@@ -45,7 +43,6 @@ __all__ = [
     "overlap",
     "read_frame",
     "read_image",
-    "read_table",
     "stream_frames",
     "train_and_select",
     "weights",

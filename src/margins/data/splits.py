@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from margins.data.columns import Columns
 from margins.data.extras import extra
+from margins.data.frame import Frame
+from margins.data.row_names import named_rows, true_rows
+from margins.data.strata import ClassStrata, by_groups
 from margins.errors import MarginsError
 
 Ints = npt.NDArray[np.int64]
@@ -24,8 +28,40 @@ class OuterFold:
     test: Ints
 
 
+def group_ids(frame: Frame, columns: Columns) -> Ints | None:
+    """[N] the number of each row's group; None when no column holds groups.
+
+    Raises:
+        MarginsError: an empty cell, with its row.
+
+    Example:
+        >>> import polars as pl
+        >>> frame = Frame(table=pl.DataFrame({"user": ["b", "a", "b"]}), source="data frame", fingerprint="")
+        >>> group_ids(frame, Columns(inputs={}, group="user"))
+        array([1, 0, 1])
+    """
+    if columns.group is None:
+        return None
+    cells = frame.table[columns.group]
+    missing = true_rows(cells.is_null())
+    if len(missing):
+        raise MarginsError(
+            f"group {columns.group!r}",
+            expected="a value in every row",
+            received=f"an empty cell in {named_rows(missing)}",
+            fix="fill in or drop these rows",
+        )
+    return np.array(cells.rank("dense").to_numpy(), dtype=np.int64) - 1
+
+
 def outer_folds(
-    labels: Ints, *, num_folds: int, num_repeats: int = 1, seed: int = 0, classes: Sequence[str] | None = None
+    labels: Ints,
+    *,
+    num_folds: int,
+    num_repeats: int = 1,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    groups: Ints | None = None,
 ) -> list[OuterFold]:
     """Stratified folds, shuffled anew in each repeat; every row is in one test fold a repeat.
 
@@ -35,9 +71,11 @@ def outer_folds(
         num_repeats: at least 1.
         seed: of the shuffle.
         classes: names for messages.
+        groups: [N] rows of one number stay in one fold; classes are then balanced as far as that allows.
 
     Raises:
-        MarginsError: fewer than two folds, no repeat, or classes with fewer rows than folds, each named.
+        MarginsError: fewer than two folds, no repeat, or classes with fewer rows (or groups) than folds, each
+            named.
 
     Example:
         >>> folds = outer_folds(np.array([0, 0, 0, 1, 1, 1]), num_folds=3)
@@ -50,35 +88,42 @@ def outer_folds(
         )
     if num_repeats < 1:
         raise MarginsError("repeats", expected="at least 1", received=str(num_repeats))
-    _check_class_sizes(labels, num_folds, classes)
-    with extra("tool"):
-        from sklearn.model_selection import StratifiedKFold
+    _check_class_sizes(labels, num_folds, classes, groups)
     folds: list[OuterFold] = []
     for repeat in range(num_repeats):
         shuffle = int(np.random.default_rng([seed, repeat]).integers(2**31))
-        division = StratifiedKFold(num_folds, shuffle=True, random_state=shuffle).split(labels, labels)
         folds += [
-            OuterFold(repeat, fold, np.asarray(outside), np.asarray(test))
-            for fold, (outside, test) in enumerate(division)
+            OuterFold(repeat, fold, outside, test)
+            for fold, (outside, test) in enumerate(_divided(labels, groups, num_folds, shuffle))
         ]
+    if groups is not None:
+        _check_classes_outside(labels, folds)
     return folds
 
 
 def train_and_select(
-    labels: Ints, *, select_share: float = 0.2, generator: np.random.Generator
+    labels: Ints,
+    *,
+    select_share: float = 0.2,
+    generator: np.random.Generator,
+    groups: Ints | None = None,
 ) -> tuple[Ints, Ints]:
     """Places in `labels` for training and for selection, class by class.
 
     A class gives `select_share` of its rows to selection, at least one when it has two or more, and always
-    keeps one for training.
+    keeps one for training. With groups whole groups are given, so shares are met as far as that allows.
 
     Args:
         labels: [N] class ids of the rows outside an outer fold.
         select_share: in (0, 1).
         generator: draws which rows.
+        groups: [N] rows of one number stay together.
 
     Returns:
         two ascending arrays of places that share none and cover all.
+
+    Raises:
+        MarginsError: a share out of range, or rows that cannot be divided so.
 
     Example:
         >>> train, select = train_and_select(np.array([0] * 10 + [1] * 5), generator=np.random.default_rng(0))
@@ -87,22 +132,67 @@ def train_and_select(
     """
     if not 0 < select_share < 1:
         raise MarginsError("select_share", expected="a share in (0, 1)", received=str(select_share))
-    chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        num = min(max(round(select_share * len(rows)), 1), len(rows) - 1)
-        chosen[rows[:num]] = True
+    if groups is not None:
+        chosen = _chosen_groups(labels, groups, select_share, generator)
+    else:
+        chosen = np.zeros(len(labels), bool)
+        for label in np.unique(labels):
+            rows = generator.permutation(np.flatnonzero(labels == label))
+            num = min(max(round(select_share * len(rows)), 1), len(rows) - 1)
+            chosen[rows[:num]] = True
     if not chosen.any():
+        rows, one = ("rows", "row") if groups is None else ("groups", "group")
         raise MarginsError(
             "rows outside the outer fold",
-            expected="a class with at least two rows, to train on one and select on another",
-            received="one row a class",
-            fix="use more folds or more rows",
+            expected=f"a class with at least two {rows}, to train on one and select on another",
+            received=f"one {one} a class",
+            fix=f"use more folds or more {rows}",
         )
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def _check_class_sizes(labels: Ints, num_folds: int, classes: Sequence[str] | None) -> None:
+def _divided(labels: Ints, groups: Ints | None, num_folds: int, shuffle: int) -> list[tuple[Ints, Ints]]:
+    with extra("tool"):
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    division = kind(num_folds, shuffle=True, random_state=shuffle).split(labels, labels, groups)
+    return [(np.asarray(outside), np.asarray(test)) for outside, test in division]
+
+
+def _chosen_groups(
+    labels: Ints, groups: Ints, select_share: float, generator: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Rows of the groups that select; a class that no other group holds keeps its smallest for training."""
+    strata = ClassStrata(labels, int(labels.max()) + 1)
+    chosen = by_groups(groups, strata, (1 - select_share, select_share, 0.0), generator) == 1
+    for label in np.unique(labels):
+        own = labels == label
+        if chosen[own].all():
+            holders, sizes = np.unique(groups[own], return_counts=True)
+            chosen &= groups != holders[sizes.argmin()]
+    return chosen
+
+
+def _check_classes_outside(labels: Ints, folds: Sequence[OuterFold]) -> None:
+    num_classes = len(np.unique(labels))
+    short = [f for f in folds if not len(f.test) or len(np.unique(labels[f.outside])) < num_classes]
+    if short:
+        raise MarginsError(
+            "group",
+            expected="groups that leave rows of every class outside each outer fold",
+            received=f"{len(short)} of {len(folds)} folds without",
+            fix="ask for fewer folds, or divide by smaller groups",
+        )
+
+
+def _check_class_sizes(
+    labels: Ints, num_folds: int, classes: Sequence[str] | None, groups: Ints | None
+) -> None:
+    what = "rows"
+    if groups is not None:
+        what = "groups"
+        # Rows of one group and class count once.
+        labels = np.unique(np.stack([labels, groups]), axis=1)[0]
     ids, counts = np.unique(labels, return_counts=True)
     small = [(i, n) for i, n in zip(ids.tolist(), counts.tolist(), strict=True) if n < num_folds]
     if not small:
@@ -111,7 +201,7 @@ def _check_class_sizes(labels: Ints, num_folds: int, classes: Sequence[str] | No
     more = f" and {len(named) - 10} more" if len(named) > 10 else ""
     raise MarginsError(
         "target",
-        expected=f"at least {num_folds} rows in every class, one for each outer fold",
+        expected=f"at least {num_folds} {what} in every class, one for each outer fold",
         received=f"fewer in {', '.join(named[:10])}{more}",
         fix="ask for fewer folds, or merge or leave out these classes",
     )

@@ -1,5 +1,6 @@
 """Encoders: inputs of rows to embeddings."""
 
+from margins.data.settings import Settings
 from margins.encoders.base import (
     Dropout,
     Encoder,
@@ -26,7 +27,6 @@ from margins.encoders.inputs import Pairs, Parts, TensorRows
 from margins.encoders.numeric import Numbers, NumericEncoder
 from margins.encoders.pooling import Pooling, PoolingName, new_pooling
 from margins.encoders.pretrained_text import PretrainedTextSettings
-from margins.encoders.settings import Settings
 from margins.encoders.tabular import TabularEncoder, TabularPreparation, TabularRows, TabularSettings
 from margins.encoders.text import TextEncoder
 from margins.encoders.text_columns import PairEncoder

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from margins.data.columns import InputKind
 from margins.data.frame import Frame
 from margins.data.roles import RowInputs
-from margins.encoders.settings import Settings, told
+from margins.data.settings import Settings, validated
 from margins.errors import MarginsError
 
 Inputs = TypeVar("Inputs", bound=RowInputs)
@@ -74,10 +74,7 @@ class StoredPreparation(BaseModel, Preparation):
         Raises:
             MarginsError: they are those of another kind or version.
         """
-        try:
-            return cls.model_validate(dict(data))
-        except ValidationError as error:
-            raise told(error, known=list(cls.model_fields)) from error
+        return validated(cls, dict(data), what="preparation")
 
 
 class EncoderSettings(Settings, ABC):

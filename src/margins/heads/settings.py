@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from margins.encoders.settings import Settings
+from margins.data.settings import Settings
 
 
 class HeadSettings(Settings, ABC):

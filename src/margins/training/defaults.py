@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from margins.data.columns import Columns, InputKind, TargetKind
+from margins.data.settings import validated
 from margins.encoders.choosing import default_encoder
 from margins.errors import MarginsError
 from margins.training.recipe import Recipe, Task
-from margins.training.settings import validated
 
+_IMAGE_VIEWS = 300_000
 _TASKS: dict[TargetKind, Task] = {
     "label": "classes", "label_set": "label_sets", "path": "label_sets", "value": "values",
 }  # fmt: skip
@@ -23,12 +24,15 @@ _LOSSES: dict[Task, str] = {
 }  # fmt: skip
 
 
-def default_recipe(columns: Columns, changes: Mapping[str, Any] | None = None) -> Recipe:
+def default_recipe(
+    columns: Columns, changes: Mapping[str, Any] | None = None, *, num_rows: int = 10_000
+) -> Recipe:
     """A recipe for these columns.
 
     Args:
         columns: with a target.
         changes: keys of a recipe that are not to have their defaults, nested as in YAML.
+        num_rows: of the data; small sets of images are seen more often.
 
     Raises:
         MarginsError: no target, or a change that does not fit.
@@ -50,18 +54,18 @@ def default_recipe(columns: Columns, changes: Mapping[str, Any] | None = None) -
         "encoder": default_encoder(columns.inputs).model_dump(),
         "objective": {"loss": _LOSSES[task]},
         "metric": _METRICS[task],
-        **_pace(set(columns.inputs.values())),
+        **_pace(set(columns.inputs.values()), num_rows),
     }
     if task == "matches":
         start |= {"head": {"name": "projection"}, "draw": {"name": "several_per_class"}}
     return validated(Recipe, _laid_over(start, given), what="recipe")
 
 
-def _pace(kinds: set[InputKind]) -> dict[str, Any]:
+def _pace(kinds: set[InputKind], num_rows: int) -> dict[str, Any]:
     """How long and how fast to train inputs of these kinds."""
     if "image" in kinds:
         return {
-            "max_epochs": 8, "patience": None, "schedule": {"name": "one_cycle"},
+            "max_epochs": min(max(_IMAGE_VIEWS // max(num_rows, 1), 5), 40), "patience": None, "schedule": {"name": "one_cycle"},
             "optimizer": {"name": "adamw", "learning_rate": 5e-3},
         }  # fmt: skip
     if kinds & {"text", "text_pair"}:

@@ -196,7 +196,7 @@ class _Posed:
 def _posed(frame: Frame, request: Request, ears: _Ears) -> _Posed:
     columns, decided = choose_columns(frame, **asdict(request.roles))
     told = ears.say(decided)
-    recipe = default_recipe(columns, request.changes)
+    recipe = default_recipe(columns, request.changes, num_rows=len(frame))
     problem, odd = pose(
         frame, columns, seed=recipe.seed, select_share=request.select_share,
         report_share=request.report_share,

@@ -21,6 +21,7 @@ from margins.data.fitting_codings import coding_from_data
 from margins.data.frame import Frame
 from margins.data.nearest import suggestion
 from margins.data.reading import read_frame
+from margins.data.settings import validated
 from margins.data.value_coding import ValueCoding
 from margins.encoders.base import Preparation
 from margins.errors import MarginsError
@@ -32,7 +33,6 @@ from margins.training.network import Network
 from margins.training.predicting import outputs_of, probabilities_of
 from margins.training.problem import new_network
 from margins.training.recipe import Recipe
-from margins.training.settings import validated
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from margins import losses
 from margins.data.nearest import suggestion
+from margins.data.settings import Settings
 from margins.errors import MarginsError
 from margins.losses import Loss
-from margins.training.settings import Settings
 
 ClassWeight = Literal["balanced", "effective_number"]
 
@@ -145,5 +145,5 @@ def new_loss(name: str, settings: dict[str, Any]) -> Loss:
         return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
     except TypeError as error:
         raise MarginsError(
-            f"settings of {name}", expected=f"values for {', '.join(known)}", received=str(error)
+            f"settings of {name}", expected=f"values for {', '.join(known)}", received=" ".join(str(error).split())[:200],
         ) from None

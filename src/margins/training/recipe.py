@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from margins.data.extras import extra
+from margins.data.settings import Settings, validated
 from margins.encoders.choosing import AnyEncoder
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
@@ -22,7 +23,6 @@ from margins.training.parts.refreshing import AnyRefresh
 from margins.training.parts.schedules import AnySchedule, Constant
 from margins.training.parts.steps import AnyStep, StandardStep
 from margins.training.predicting import METRIC_TASKS
-from margins.training.settings import Settings, validated
 
 Task = Literal["classes", "label_sets", "values", "matches"]
 """One class a row; several labels a row; a number a row; embeddings in which rows of a class match."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from margins.training.settings import Settings
+from margins.data.settings import Settings
 
 
 class Averaging(Settings):

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from margins.data.roles import TrainRows
+from margins.data.settings import Settings
 from margins.errors import MarginsError
 from margins.training.randomness import generator_of
-from margins.training.settings import Settings
 
 
 class Draw(Settings):

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from margins.data.settings import Settings
 from margins.targets import Targets
-from margins.training.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)

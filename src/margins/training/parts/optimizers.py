@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from margins.training.settings import Settings
+from margins.data.settings import Settings
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

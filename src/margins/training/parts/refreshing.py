@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from margins.training.settings import Settings
+from margins.data.settings import Settings
 
 
 class Refresh(Settings):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from margins.training.settings import Settings
+from margins.data.settings import Settings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

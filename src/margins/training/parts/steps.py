@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from margins.data.settings import Settings
 from margins.training.engine import Engine, Place, StepReport, concatenated_targets
-from margins.training.settings import Settings
 
 
 class Step(Settings):
