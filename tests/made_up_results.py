@@ -92,8 +92,8 @@ def _num_better(recipe: RecipeResult, differences: list[Difference]) -> int:
 def _description(counts: dict[str, int], *, folds: int, **changed: Any) -> RunDescription:
     fields: dict[str, Any] = {
         "source": "support-tickets.csv.gz",
-        "source_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        "task": "text",
+        "fingerprint": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "kind": "text",
         "inputs": ["text"],
         "target": "topic",
         "metric": "macro_f1",

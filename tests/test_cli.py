@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from margins.cli import comparison, methods
 from margins.cli.main import run
 from margins.cli.progress import PLAIN_LINES, TrialProgress
 from margins.compare.results import ComparisonResult
+from margins.training.request import Roles
 
 ROWS = "text,topic,size\n" + "".join(f"word{i} again,{'ab'[i % 2]},{i}\n" for i in range(20))
 ASKED = ("--input", "text", "--target", "topic", "--metric", "macro_f1")
@@ -67,9 +69,10 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def compare(
-        table: object, metric: str, *, on_trial_done: TrialProgress, **options: Any
+        frame: object, metric: str, *, on_trial_done: TrialProgress, tell: Any, **options: Any
     ) -> ComparisonResult:
-        calls.append({"table": table, "metric": metric, **options})
+        calls.append({"frame": frame, "metric": metric, **options})
+        tell("target: column 'topic' (2 classes)")
         for done in range(1, 41):
             on_trial_done(done, 40, "focal", 0, 0)
         return made_up_result()
@@ -107,29 +110,54 @@ def test_a_comparison_ends_with_both_files_the_answer_and_the_path(
 def test_options_reach_the_comparison(margins_command: Command, made_up: list[dict[str, Any]]) -> None:
     ended = margins_command(
         "compare", "data.csv", "--input", "size", "--target", "topic", "--metric", "accuracy",
+        "--kind", "size=numeric", "--weight", "w", "--group", "g", "--target-kind", "label",
         "--folds", "4", "--repeats", "3", "--seeds", "2", "--recipes", "focal, gce", "--epochs", "7",
-        "--seed", "11",
+        "--encoder", "tabular", "--set", "optimizer.learning_rate=0.01", "--set", "batch_size=32",
+        "--positive", "b", "--seed", "11",
     )  # fmt: skip
     assert ended.code == 0, ended
     (call,) = made_up
-    table = call.pop("table")
-    assert (table.inputs, table.target, table.task, len(table)) == (["size"], "topic", "numeric", 20)
+    frame = call.pop("frame")
+    assert (frame.names, len(frame), frame.source) == (["text", "topic", "size"], 20, "data.csv")
+    roles = Roles(
+        inputs=["size"], target="topic", kinds={"size": "numeric"}, weight="w", group="g", target_kind="label"
+    )
     assert call == {
         "metric": "accuracy", "num_folds": 4, "num_repeats": 3, "num_seeds": 2, "recipes": ["focal", "gce"],
-        "training": dataclasses.replace(margins.compare.default_training(table), max_epochs=7), "seed": 11,
+        "roles": roles, "positive": "b", "seed": 11,
+        "training": {
+            "encoder": {"name": "tabular"}, "max_epochs": 7, "optimizer": {"learning_rate": 0.01},
+            "batch_size": 32,
+        },
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("positive", ["a", "b"])
-def test_the_positive_class_is_class_one_and_is_named(
-    margins_command: Command, made_up: list[dict[str, Any]], tmp_path: Path, positive: str
+def test_what_is_not_said_is_left_to_the_comparison_and_what_it_decides_is_told(
+    margins_command: Command, made_up: list[dict[str, Any]]
 ) -> None:
-    ended = margins_command("compare", "data.csv", *ASKED, "--positive", positive, "--out", "run")
+    ended = margins_command("compare", "data.csv", "--metric", "accuracy")
     assert ended.code == 0, ended
-    table = made_up[0]["table"]
-    assert table.classes[1] == positive
-    topics = [row.split(",")[1] for row in ROWS.splitlines()[1:]]
-    assert [table.classes[label] for label in table.labels] == topics
+    (call,) = made_up
+    assert (call["roles"], call["training"], call["positive"], call["recipes"]) == (Roles(), {}, None, None)
+    assert "target: column 'topic' (2 classes)" in ended.err
+
+
+def test_embeddings_are_joined_to_the_rows(
+    margins_command: Command, made_up: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "vectors.npy", np.zeros((20, 3), np.float32))
+    ended = margins_command("compare", "data.csv", *ASKED, "--embeddings", "vectors.npy")
+    assert ended.code == 0, ended
+    assert made_up[0]["frame"].names == ["text", "topic", "size", "embedding"]
+
+
+@pytest.mark.parametrize("positive", ["a", "b"])
+def test_the_positive_class_is_named_in_what_is_written(
+    margins_command: Command, tmp_path: Path, positive: str
+) -> None:
+    options = ("--recipes", "focal", "--folds", "2", "--epochs", "1", "--positive", positive, "--out", "run")
+    ended = margins_command("compare", "data.csv", *ASKED[:4], "--metric", "average_precision", *options)
+    assert ended.code == 0, ended
     description = ComparisonResult.load(tmp_path / "run/results.json").description
     assert description.protocol[-1] == f"The positive class is {positive!r}, as asked for."
     assert list(description.class_counts.values()) == sorted(description.class_counts.values(), reverse=True)
@@ -141,7 +169,7 @@ def test_inputs_come_with_commas_or_repeated(
 ) -> None:
     (tmp_path / "pairs.csv").write_text("u,v,y\n" + "".join(f"{i},{-i},{'ab'[i % 2]}\n" for i in range(12)))
     assert margins_command("compare", "pairs.csv", *inputs, "--target", "y", "--metric", "accuracy").code == 0
-    assert made_up[0]["table"].inputs == ["u", "v"]
+    assert made_up[0]["roles"].inputs == ["u", "v"]
 
 
 def test_results_go_to_a_dated_folder_by_default(
@@ -201,12 +229,27 @@ BAD = {
     "small class": (ROWS + "w,rare,3\n" * 4, ("data.csv", *ASKED), "rare"),
     "infinite number": (ROWS + "w,a,inf\n", ("data.csv", "--input", "size", *ASKED[2:]), "'size'"),
     "missing number": (ROWS + "w,a,\n", ("data.csv", "--input", "size", *ASKED[2:]), "'size'"),
-    "unknown metric": (ROWS, ("data.csv", *ASKED[:4], "--metric", "macro_f2"), "macro_f1"),
+    "unknown metric": (ROWS, ("data.csv", *ASKED[:4], "--metric", "makro_f1"), "macro_f1"),
     "unknown recipe": (ROWS, ("data.csv", *ASKED, "--recipes", "no_such_recipe"), "no_such_recipe"),
     "one fold": (ROWS, ("data.csv", *ASKED, "--folds", "1"), "folds"),
     "no seed": (ROWS, ("data.csv", *ASKED, "--seeds", "0"), "seeds"),
     "no epoch": (ROWS, ("data.csv", *ASKED, "--epochs", "0"), "epochs"),
     "unknown positive": (ROWS, ("data.csv", *ASKED, "--positive", "zzz"), "zzz"),
+    "positive of three": (ROWS + "w,c,1\n" * 5, ("data.csv", *ASKED, "--positive", "a"), "3 classes"),
+    "unknown encoder": (ROWS, ("data.csv", *ASKED, "--encoder", "tabula"), "encoder"),
+    "encoder of other inputs": (ROWS, ("data.csv", *ASKED, "--encoder", "tabular"), "text (text)"),
+    "unknown key": (ROWS, ("data.csv", *ASKED, "--set", "batchsize=3"), "did you mean batch_size"),
+    "key without value": (ROWS, ("data.csv", *ASKED, "--set", "batch_size"), "KEY=VALUE"),
+    "key of one recipe": (ROWS, ("data.csv", *ASKED, "--set", "objective.loss=focal"), "recipes="),
+    "broken kind": (ROWS, ("data.csv", *ASKED, "--kind", "text"), "COLUMN=KIND"),
+    "unknown weight": (ROWS, ("data.csv", *ASKED, "--weight", "wait"), "'wait'"),
+    "unknown group": (ROWS, ("data.csv", *ASKED, "--group", "grp"), "'grp'"),
+    "no embeddings": (ROWS, ("data.csv", *ASKED, "--embeddings", "none.npy"), "none.npy"),
+    "a value": (
+        ROWS,
+        ("data.csv", "-i", "text", "-t", "size", "-m", "accuracy", "--target-kind", "value"),
+        "kind value",
+    ),
     "broken column name": (ROWS, ("data.csv", "--input", "te\nxt", *ASKED[2:]), "input"),
 }
 

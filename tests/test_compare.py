@@ -5,39 +5,85 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
-from margins.compare.encoding import encoding_of
 
-from margins.compare import ComparisonResult, Spoiling, compare, default_training, trials
-from margins.compare.demo import digits_table, long_tail_with_wrong_labels
+from margins.compare import ComparisonResult, Roles, Spoiling, compare, folding, trials
+from margins.compare.classes import class_rows
+from margins.compare.demo import ROLES as DIGITS
+from margins.compare.demo import digits_frame, long_tail_with_wrong_labels
 from margins.compare.describe import copies_across_folds
-from margins.data import ReportRows, Table, outer_folds, read_table
+from margins.compare.design import Design, shared_recipe
+from margins.data import Frame, ReportRows, outer_folds, read_frame
+from margins.data.splits import OuterFold
+from margins.encoders import HashedTextPreparation
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
 from margins.evaluation.statistics import corrected_t, holm
-from margins.training import TrainingSettings, predict_proba, recipes_for
+from margins.training import presets_for
 
-QUICK = TrainingSettings(max_epochs=3, patience=3)
+QUICK = {"max_epochs": 3, "patience": 3}
 BANKING = Path(__file__).parents[2] / "shared" / "data" / "banking77" / "train.csv.gz"
 
 
-def blobs(num: int = 90, *, shift: float = 1.5, seed: int = 0) -> Table:
+def blob_columns(num: int = 90, *, shift: float = 1.5, seed: int = 0) -> dict[str, Any]:
     labels = np.arange(num) % 3
     values = shift * np.eye(3)[labels] + np.random.default_rng(seed).normal(0, 1, (num, 3))
-    return Table(
-        source="blobs.csv", source_sha256="0" * 64, task="numeric", inputs=["a", "b", "c"], target="y",
-        numbers=values, labels=labels, classes=["u", "v", "w"],
-    )  # fmt: skip
+    return {name: values[:, k].copy() for k, name in enumerate("abc")} | {"y": [*"uvw" * (num // 3)]}
 
 
-def quick(table: Table | None = None, metric: str = "accuracy", **asked) -> ComparisonResult:
+def blobs(num: int = 90, **more: Any) -> Frame:
+    return read_frame(blob_columns(num) | more)
+
+
+def texts() -> Frame:
+    draws = np.random.default_rng(0)
+    words = {"fruit": ["apple", "pear", "plum"], "tool": ["saw", "drill", "lathe"]}
+    rows = [(name, " ".join(draws.choice(words[name], 3))) for _ in range(30) for name in words]
+    return read_frame({"text": [text for _, text in rows], "label": [name for name, _ in rows]})
+
+
+def quick(frame: Frame | None = None, metric: str = "accuracy", **asked) -> ComparisonResult:
     options = {"recipes": ["focal", "label_smoothing"], "num_folds": 3, "training": QUICK, **asked}
-    return compare(table or blobs(), metric, **options)
+    roles = Roles(target="y") if frame is None else None
+    return compare(frame or blobs(), metric, **{"roles": roles, **options})
+
+
+def design_of(frame: Frame, metric: str = "accuracy", *, num_folds: int = 3, **asked: Any) -> Design:
+    """What `compare` would run, with the baseline alone."""
+    rows = class_rows(frame, asked.pop("roles", None))
+    folds = outer_folds(rows.labels, num_folds=num_folds, groups=rows.groups)
+    fields = {
+        "rows": rows, "folds": folds, "recipes": presets_for(find_metric("accuracy"), ["focal"])[:1],
+        "num_seeds": 1, "seed": 0, "metric": find_metric(metric),
+        "training": shared_recipe(rows, metric, QUICK),
+    }  # fmt: skip
+    return Design(**{**fields, **asked})
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Every trainer that is made, in order, with what it was given and its state before the first step."""
+    made: list[Any] = []
+
+    class Spy(trials.Trainer):
+        def __init__(self, recipe, network, train_rows, select_rows, *, generator, **rest):
+            weights = torch.cat([p.detach().flatten() for p in network.parameters()])
+            self.start = weights.numpy().tobytes() + generator.get_state().numpy().tobytes()
+            self.seed, self.rows = recipe.seed, (train_rows, select_rows)
+            made.append(self)
+            super().__init__(recipe, network, train_rows, select_rows, generator=generator, **rest)
+
+    monkeypatch.setattr(trials, "Trainer", Spy)
+    yield made
+    assert made, "vacuous: nothing was trained"
 
 
 def scores_only(result: ComparisonResult) -> dict:
@@ -122,8 +168,10 @@ def test_progress_is_told_after_every_trial():
 def test_an_outer_test_fold_is_opened_once_a_trial_after_training_is_over(monkeypatch: pytest.MonkeyPatch):
     events: list[str] = []
     opened: list[ReportRows] = []
-    real_train, real_open = trials.train, ReportRows.open
-    monkeypatch.setattr(trials, "train", lambda *a, **k: (real_train(*a, **k), events.append("trained"))[0])
+    real_run, real_open = trials.Trainer.run, ReportRows.open
+    monkeypatch.setattr(
+        trials.Trainer, "run", lambda *a, **k: (real_run(*a, **k), events.append("trained"))[0]
+    )
     monkeypatch.setattr(
         ReportRows, "open", lambda self: (events.append("opened"), opened.append(self), real_open(self))[2]
     )
@@ -132,65 +180,44 @@ def test_an_outer_test_fold_is_opened_once_a_trial_after_training_is_over(monkey
     assert [rows.openings for rows in opened] == [1] * 6
 
 
-def test_roles_share_no_row_and_cover_the_table(monkeypatch: pytest.MonkeyPatch):
-    seen: list[list[set[bytes]]] = []
-    real_train = trials.train
-
-    def spy(model, objective, train_rows, select_rows, **rest):
-        seen.append(
-            [{row.numpy().tobytes() for row in rows.inputs.values} for rows in (train_rows, select_rows)]
-        )
-        return real_train(model, objective, train_rows, select_rows, **rest)
-
-    monkeypatch.setattr(trials, "train", spy)
-    table = blobs()
-    quick(table, recipes=["focal"])
-    folds = outer_folds(table.labels, num_folds=3)
-    assert len(seen) == 6
-    for (train_rows, select_rows), fold in zip(seen[::2], folds, strict=True):
-        test = {row.tobytes() for row in table.numbers[fold.test]}
-        assert not train_rows & select_rows
-        assert not (train_rows | select_rows) & test
-        assert len(train_rows | select_rows | test) == len(table)
-    assert seen[0] == seen[1]
+def test_roles_share_no_row_and_cover_the_table(trainers: list[Any]):
+    frame = blobs()
+    quick(frame, roles=Roles(target="y"), recipes=["focal"])
+    folds = outer_folds(class_rows(frame, Roles(target="y")).labels, num_folds=3)
+    assert len(trainers) == 6
+    values = torch.stack([frame.floats(name) for name in "abc"], 1)
+    for first, second, fold in zip(trainers[::2], trainers[1::2], folds, strict=True):
+        train, select = (set(rows.ids.tolist()) for rows in first.rows)
+        assert not train & select
+        assert sorted(train | select) == fold.outside.tolist()
+        assert [rows.ids.tolist() for rows in first.rows] == [rows.ids.tolist() for rows in second.rows]
+        for rows in first.rows:
+            assert torch.equal(rows.inputs.numbers, values[rows.ids])
 
 
-def test_recipes_start_from_the_same_weights_and_order_and_seeds_and_folds_from_others(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    starts: list[bytes] = []
-    real_train = trials.train
-
-    def spy(model, *rest, generator, **named):
-        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-        starts.append(weights.numpy().tobytes() + generator.get_state().numpy().tobytes())
-        return real_train(model, *rest, generator=generator, **named)
-
-    monkeypatch.setattr(trials, "train", spy)
+def test_recipes_start_from_the_same_weights_and_order_and_seeds_and_folds_from_others(trainers: list[Any]):
     quick(num_seeds=2)
+    starts = [(t.start, t.seed) for t in trainers]
     by_fold_and_seed = [set(starts[k : k + 3]) for k in range(0, 18, 3)]
     assert [len(found) for found in by_fold_and_seed] == [1] * 6
-    assert len(set(starts)) == 6
+    assert len({start for start, _ in starts}) == len({seed for _, seed in starts}) == 6
 
 
 def test_labels_of_a_test_fold_change_its_score_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
     # If anything before the last step looked at the test fold, predictions would move with its labels.
     def predictions(flip: bool) -> np.ndarray:
         kept: list[np.ndarray] = []
+        real = trials.outputs_of
+        design = design_of(blobs(), roles=Roles(target="y"))
+        test = design.folds[0].test
         monkeypatch.setattr(
-            trials,
-            "predict_proba",
-            lambda model, inputs: (kept.append(predict_proba(model, inputs)), kept[-1])[1],
+            trials, "outputs_of", lambda *a: (found := real(*a), kept.append(found[0].numpy()))[0]
         )
-        table = blobs()
-        fold = outer_folds(table.labels, num_folds=3)[0]
-        design = trials.Design(
-            encoding=encoding_of(table), labels=table.labels.copy(), num_classes=3, folds=[fold],
-            recipes=recipe_list(), num_seeds=1, seed=0, metric=find_metric("accuracy"), training=QUICK,
-        )  # fmt: skip
         if flip:
-            design.labels[fold.test] = (design.labels[fold.test] + 1) % 3
+            design.rows.labels[test] = (design.rows.labels[test] + 1) % 3
+        design = dataclasses.replace(design, folds=design.folds[:1])
         scores.append([t.score for t in trials.run_trials(design)])
+        monkeypatch.undo()
         return np.stack(kept)
 
     scores: list[list[float]] = []
@@ -198,51 +225,181 @@ def test_labels_of_a_test_fold_change_its_score_and_nothing_else(monkeypatch: py
     assert scores[0] != scores[1]
 
 
-def recipe_list():
-    return recipes_for(find_metric("accuracy"), ["focal"])
-
-
 def test_a_text_table_is_compared_end_to_end_and_learns():
-    draws = np.random.default_rng(0)
-    words = {"fruit": ["apple", "pear", "plum"], "tool": ["saw", "drill", "lathe"]}
-    rows = [(name, " ".join(draws.choice(words[name], 3))) for _ in range(30) for name in words]
-    table = Table(
-        source="t.csv", source_sha256="0" * 64, task="text", inputs=["text"], target="kind",
-        texts=[text for _, text in rows], labels=np.array([list(words).index(name) for name, _ in rows]),
-        classes=list(words),
-    )  # fmt: skip
-    result = quick(table, "auroc", recipes=["mann_whitney"], num_folds=2)
+    result = quick(texts(), "auroc", recipes=["mann_whitney"], num_folds=2)
     assert all(r.mean > 0.95 for r in result.recipes)
-    assert "The positive class is the rarer one." in result.description.protocol
+    assert any(s.startswith("The positive class is 'tool'") for s in result.description.protocol)
     assert any("exact copy of their input" in w for w in result.warnings)
+    assert "inputs: column 'text' (text)" in result.description.protocol[0]
+    assert result.description.kind == "text"
 
 
 def test_defaults_follow_the_kind_of_input():
-    assert (
-        default_training(blobs()).max_epochs
-        > default_training(dataclasses.replace(blobs(), texts=["a"] * 90)).max_epochs
-    )
+    numbers, words = (design_of(f, roles=r).rows for f, r in ((blobs(), Roles(target="y")), (texts(), None)))
+    assert shared_recipe(numbers, "accuracy").max_epochs > shared_recipe(words, "accuracy").max_epochs
 
 
 def test_copies_across_folds_are_counted_and_copies_within_a_fold_are_not():
-    table = blobs(12)
-    folds = outer_folds(table.labels, num_folds=2)
-    assert copies_across_folds(table, folds) == []
+    columns = blob_columns(12)
+    rows = class_rows(read_frame(columns), Roles(target="y"))
+    folds = outer_folds(rows.labels, num_folds=2)
+    assert copies_across_folds(rows, folds) == []
     first, second = folds[0].test[:2]
-    other = folds[1].test[np.flatnonzero(table.labels[folds[1].test] != table.labels[first])[0]]
-    table.numbers[second] = table.numbers[first]
-    assert copies_across_folds(table, folds) == []
-    table.numbers[other] = table.numbers[first]
-    (sentence,) = copies_across_folds(table, folds)
-    agreeing = int(table.labels[second] == table.labels[other])
+    other = folds[1].test[np.flatnonzero(rows.labels[folds[1].test] != rows.labels[first])[0]]
+
+    def copied(place: int) -> list[str]:
+        for name in "abc":
+            columns[name][place] = columns[name][first]
+        return copies_across_folds(class_rows(read_frame(columns), Roles(target="y")), folds)
+
+    assert copied(second) == []
+    (sentence,) = copied(other)
+    agreeing = int(rows.labels[second] == rows.labels[other])
     assert sentence.startswith("3 of 12 rows (25.0%) were scored while an exact copy")
     assert f"({3 - 2 * agreeing} of them with other labels only)" in sentence
+
+
+def test_preparations_are_fitted_on_the_training_rows_of_their_fold_alone():
+    # Every row has a category of its own, so a vocabulary tells which rows were looked at.
+    frame = blobs(30, name=[f"n{i}" for i in range(30)])
+    roles = Roles(target="y", inputs=["name"], kinds={"name": "categorical"})
+    design = design_of(frame, roles=roles)
+    folds = folding.prepared_folds(design, folding.InputsOf(design.rows.input_frame()))
+    assert len({id(fold.preparation) for fold in folds}) == 3
+    for fold in folds:
+        (known,) = fold.preparation.vocabularies.values()
+        assert sorted(known) == sorted(f"n{i}" for i in fold.train.tolist())
+        ids = fold.preparation(design.rows.input_frame()).categories[:, 0]
+        assert (ids > 0).nonzero()[:, 0].tolist() == fold.train.tolist()
+
+
+def test_texts_are_hashed_once_for_all_folds_repeats_and_recipes(monkeypatch: pytest.MonkeyPatch):
+    hashed: list[int] = []
+    real = HashedTextPreparation.inputs_of
+
+    def counted(self: HashedTextPreparation, columns: list[list[str]]) -> object:
+        hashed.append(len(columns[0]))
+        return real(self, columns)
+
+    monkeypatch.setattr(HashedTextPreparation, "inputs_of", counted)
+    quick(texts(), num_repeats=2)
+    assert [num for num in hashed if num] == [60]
+
+
+def grouped_blobs() -> Frame:
+    """Thirty groups of three rows, each with all classes."""
+    return blobs(90, user=[f"user {i // 3}" for i in range(90)])
+
+
+def test_rows_of_a_group_stay_in_one_role_of_every_fold(trainers: list[Any]):
+    result = quick(grouped_blobs(), roles=Roles(target="y", group="user", inputs=["a", "b", "c"]))
+    for trainer in trainers:
+        train, select = ({int(i) // 3 for i in rows.ids} for rows in trainer.rows)
+        assert train
+        assert select
+        assert not train & select
+        # What is in neither is the test fold: whole groups too.
+        assert len(trainer.rows[0].ids) + len(trainer.rows[1].ids) == 3 * len(train | select)
+    assert len({frozenset(t.rows[0].ids.tolist()) for t in trainers}) == 3
+    assert any("rows of one 'user' together" in s for s in result.description.protocol)
+
+
+def test_rows_of_weight_zero_do_not_count_in_the_score():
+    columns, is_known = blob_columns(90), np.arange(90) % 9 >= 3
+    wrong = [y if known else "vwu"["uvw".index(y)] for y, known in zip(columns["y"], is_known, strict=True)]
+    # Training sees the known rows alone, so that only the score could tell.
+    known_only = Spoiling(lambda at, labels, _: (at[is_known[at]], labels[is_known[at]]), "Known rows only.")
+    roles = Roles(target="y", weight="w", inputs=["a", "b", "c"])
+    scores: list[list[float]] = []
+    for labels, weight in ((columns["y"], is_known), (wrong, is_known), (wrong, is_known | True)):
+        frame = read_frame(columns | {"y": labels, "w": weight.astype(float)})
+        folds = outer_folds(np.arange(90) % 3, num_folds=3)
+        design = design_of(frame, roles=roles, folds=folds, spoiling=known_only)
+        scores.append([t.score for t in trials.run_trials(design)])
+    assert scores[0] == scores[1]
+    assert min(np.array(scores[1]) - scores[2]) > 0.1
+
+
+def test_row_weights_reach_the_rows_that_train_select_and_judge(
+    trainers: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[Any] = []
+    real = ReportRows.open
+    monkeypatch.setattr(ReportRows, "open", lambda self: (opened.append(real(self)), opened[-1])[1])
+    given = torch.arange(1.0, 91.0)
+    frame = blobs(90, importance=given.tolist())
+    result = quick(frame, roles=Roles(target="y", weight="importance", inputs=["a", "b", "c"]))
+    for trainer in trainers:
+        for rows in trainer.rows:
+            assert torch.equal(rows.targets.row_weight, given[rows.ids])
+    outside = [set(t.rows[0].ids.tolist()) | set(t.rows[1].ids.tolist()) for t in trainers]
+    for (_, targets), seen in zip(opened, outside, strict=True):
+        judged = torch.tensor(sorted(set(range(90)) - seen))
+        assert torch.equal(targets.row_weight, given[judged])
+    assert any("weight, 'importance'" in s for s in result.description.protocol)
+
+
+@pytest.mark.parametrize("positive", ["fruit", "tool"])
+def test_the_positive_class_is_number_one_and_is_named(positive: str):
+    rows = class_rows(texts(), positive=positive)
+    assert rows.classes[1] == positive
+    assert [rows.classes[i] for i in rows.labels] == rows.frame.table["label"].to_list()
+    result = quick(texts(), "average_precision", positive=positive, num_folds=2)
+    assert result.description.protocol[-1] == f"The positive class is {positive!r}, as asked for."
+    counts = list(result.description.class_counts.values())
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_notes_of_the_data_are_warnings_and_decisions_are_in_the_protocol_and_both_are_told_first():
+    told: list[str] = []
+    done: list[int] = []
+
+    def tell(sentence: str) -> None:
+        assert not done
+        told.append(sentence)
+
+    frame = blobs(same=[1.5] * 90, split=["train", "test"] * 45)
+    result = quick(
+        frame, roles=Roles(target="y"), tell=tell, on_trial_done=lambda *trial: done.append(trial[0])
+    )
+    assert done
+    assert any(s.endswith("tell nothing: same.") for s in result.warnings)
+    assert any("'split' is named as one that divides rows; it was not used" in s for s in result.warnings)
+    assert result.description.protocol[0].startswith("Columns: split: column 'split', by its name; target:")
+    assert set(result.warnings) <= set(told)
+    assert any(sentence.startswith("inputs:") for sentence in told)
+
+
+def test_changes_of_the_recipe_reach_every_training_and_are_named(trainers: list[Any]):
+    changes = {
+        "max_epochs": 2,
+        "optimizer": {"learning_rate": 0.01},
+        "encoder": {"name": "tabular", "width": 7},
+    }
+    result = quick(training=changes)
+    assert {t.recipe.optimizer.learning_rate for t in trainers} == {0.01}
+    assert {t.network.encoder.width for t in trainers} == {7}
+    assert max(r.epochs for r in result.recipes) <= 2
+    named = "Set for all recipes: max_epochs = 2, optimizer.learning_rate = 0.01, encoder.name = tabular"
+    assert any(s.startswith(named) for s in result.description.protocol)
+    assert "7 units" in result.description.encoder
+
+
+def test_classes_mixed_inputs_and_embeddings_are_compared_too():
+    draws = np.random.default_rng(0)
+    vectors = pl.Series("embedding", draws.normal(size=(90, 4)).astype(np.float32))
+    frame = read_frame(pl.DataFrame(blob_columns()).with_columns(vectors))
+    for names, encoder in ((["embedding"], "embeddings"), (["a", "embedding"], "combined")):
+        result = quick(frame, roles=Roles(target="y", inputs=names), num_folds=2)
+        assert result.description.inputs == names
+        assert encoder in result.description.encoder
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
         ({"metric": "acuracy"}, ("metric", "'acuracy'", "did you mean accuracy")),
+        ({"metric": "ndcg@10"}, ("a metric of classes", "ndcg@10")),
         ({"recipes": ["focl"]}, ("recipe", "did you mean focal")),
         ({"num_folds": 1}, ("folds", "at least 2")),
         ({"num_folds": 31}, ("at least 31 rows in every class", "u (30), v (30), w (30)")),
@@ -250,19 +407,58 @@ def test_copies_across_folds_are_counted_and_copies_within_a_fold_are_not():
         ({"num_repeats": 0}, ("repeats", "at least 1")),
         ({"seed": -1}, ("seed", "not negative")),
         ({"confidence": 1.0}, ("confidence", "(0, 1)")),
+        ({"positive": "u"}, ("positive", "two classes", "3 classes")),
+        ({"training": {"objective": {"loss": "focal"}}}, ("training: objective", "recipes=")),
+        ({"training": {"metric": "auroc"}}, ("training: metric", "metric=")),
+        ({"training": {"seed": 3}}, ("training: seed", "seed=")),
+        ({"training": {"plan": []}}, ("training: plan", "one phase")),
+        ({"training": {"task": "matches"}}, ("training: task", "classes", "'matches'")),
+        ({"training": {"max_epochs": 0}}, ("max_epochs", "greater than or equal to 1")),
+        ({"training": {"max_epoch": 3}}, ("max_epoch", "did you mean max_epochs")),
+        ({"training": {"draw": {"name": "class_balanced"}}, "recipes": ["logit_adjusted"]}, ("multiply",)),
+        ({"roles": Roles(target="z")}, ("target", "a column of data frame", "'z'")),
+        ({"roles": Roles(target="a")}, ("compare judges classes so far", "'a' of kind value")),
+        ({"roles": Roles(target="y", time="a")}, ("time", "the outer folds go over all rows", "'a'")),
+        ({"roles": Roles(target="y", split="a")}, ("split", "the outer folds go over all rows")),
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_refused_before_any_training(asked: dict, words: tuple[str, ...]):
+    assert_refused_before_training(words, **asked)
+
+
+def assert_refused_before_training(words: tuple[str, ...], *given: Any, **asked: Any) -> None:
     told: list[object] = []
     with pytest.raises(MarginsError) as refused:
-        quick(**asked, on_trial_done=lambda *trial: told.append(trial))
+        quick(*given, **asked, on_trial_done=lambda *trial: told.append(trial))
     for word in words:
         assert word in str(refused.value)
     assert told == []
 
 
+@pytest.mark.parametrize(
+    ("more", "roles", "metric", "words"),
+    [
+        ({"g": [None] + ["x"] * 89}, {"group": "g"}, "accuracy", ("group 'g'", "an empty cell in row 1")),
+        ({"g": ["p", "q"] * 45}, {"group": "g"}, "accuracy", ("at least 3 groups in every class", "u (2)")),
+        ({"gap": [None] + [1.0] * 89}, {"inputs": ["gap"]}, "accuracy", ("'gap'", "none in row 1")),
+        ({"w": [1.0] + [0.0] * 89}, {"weight": "w"}, "accuracy", ("outer fold", "accuracy can be measured")),
+        ({"w": [-1.0] + [0.0] * 89}, {"weight": "w"}, "accuracy", ("weight 'w'", "-1 in row 1")),
+    ],
+)  # fmt: skip
+def test_rows_that_some_fold_could_not_use_are_refused_before_any_training(more, roles, metric, words):
+    named = Roles(**{"target": "y", "inputs": ["a", "b", "c"], **roles})
+    assert_refused_before_training(words, blobs(**more), metric, roles=named)
+
+
+def test_label_sets_and_values_are_refused_by_their_kind():
+    frame = read_frame({"text": [f"word {i} here" for i in range(40)], "tags": ["a|b", "b|c"] * 20})
+    with pytest.raises(MarginsError, match="compare judges classes so far, got 'tags' of kind label_set"):
+        compare(frame, "accuracy", roles=Roles(target="tags"))
+
+
 def test_the_demo_spoils_rows_outside_the_fold_alone_long_tailed_and_a_fifth_mislabelled():
-    table = digits_table()
+    table = class_rows(digits_frame(), DIGITS)
+    assert len(table.columns.inputs) == 61
     fold = outer_folds(table.labels, num_folds=5)[0]
     order = [table.classes.index(str(d)) for d in range(10)]
     spoil = long_tail_with_wrong_labels(order)
@@ -296,7 +492,8 @@ def test_the_demo_calls_logit_adjustment_better_than_plain_cross_entropy(tmp_pat
     subprocess.run([sys.executable, "-m", "margins", "demo", "--out", str(out)], check=True)
     result = ComparisonResult.load(out / "results.json")
     assert result.difference("logit_adjusted", "cross_entropy").verdict == "better"
-    assert result.description.task == "image"
+    assert (result.description.kind, result.description.inputs) == ("image", ["8 x 8 pixels"])
+    assert result.warnings == []
     assert any("20% of them got another class" in s for s in result.description.protocol)
 
 
@@ -307,23 +504,21 @@ def test_plain_cross_entropy_on_banking77_comes_within_two_points_of_tf_idf_and_
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    table, test = (
-        read_table(BANKING.with_name(name), ["text"], "label") for name in ("train.csv.gz", "test.csv.gz")
+    frames = [read_frame(BANKING.with_name(name)) for name in ("train.csv.gz", "test.csv.gz")]
+    columns = [(f.table["text"].to_list(), f.table["label"].to_list()) for f in frames]
+    (train_texts, train_labels), (test_texts, _) = columns
+    both = read_frame({"text": train_texts + test_texts, "label": columns[0][1] + columns[1][1]})
+    rows = class_rows(both)
+    num = len(train_texts)
+    peer = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)).fit(
+        train_texts, rows.labels[:num]
     )
-    true = np.array([table.classes.index(test.classes[i]) for i in test.labels])
-    peer = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)).fit(table.texts, table.labels)
     macro_f1 = find_metric("macro_f1")
     # One "fold": the train split outside, the test split to be scored.
-    both = dataclasses.replace(
-        table, texts=[*table.texts, *test.texts], labels=np.concatenate([table.labels, true])
-    )
-    num = len(table)
-    design = trials.Design(
-        encoding=encoding_of(both), labels=both.labels, num_classes=77,
-        folds=[trials.OuterFold(0, 0, np.arange(num), np.arange(num, len(both)))],
-        recipes=recipe_list()[:1], num_seeds=1, seed=0, metric=macro_f1, training=default_training(both),
-    )  # fmt: skip
+    fold = OuterFold(0, 0, np.arange(num), np.arange(num, len(rows)))
+    design = design_of(both, "macro_f1", folds=[fold], training=shared_recipe(rows, "macro_f1"))
     (trial,) = trials.run_trials(design)
-    theirs = macro_f1(peer.predict_proba(test.texts), true)
+    theirs = macro_f1(peer.predict_proba(test_texts), rows.labels[num:])
+    assert len(train_labels) == num
     assert theirs > 0.8
     assert trial.score > theirs - 0.02

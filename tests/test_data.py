@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from margins.data import ReportRows, SelectRows, Table, TrainRows, outer_folds, read_table, train_and_select
+from margins.compare.classes import ClassRows, class_rows
+from margins.data import (
+    Columns,
+    Frame,
+    ReportRows,
+    SelectRows,
+    TrainRows,
+    outer_folds,
+    read_frame,
+    train_and_select,
+)
+from margins.data.row_keys import row_keys
+from margins.data.splits import group_ids
 from margins.encoders import Numbers
 from margins.errors import MarginsError
+from margins.targets import Targets
+from margins.training.request import Roles
 
 GOOD = "text,size,other,topic\nhello there,1,x,a\nbye,2.5,y,b\nhello you,-3,z,a\n"
 
@@ -23,71 +36,83 @@ def written(folder: Path, content: str | bytes, name: str = "rows.csv") -> Path:
     return path
 
 
+def read(path: Path, inputs: list[str], target: str) -> ClassRows:
+    """A file as `compare` reads it."""
+    return class_rows(read_frame(path), Roles(inputs=inputs, target=target))
+
+
 def test_a_text_column_is_read_as_text_and_classes_are_numbered_largest_first(tmp_path: Path):
-    path = written(tmp_path, GOOD)
-    table = read_table(path, ["text"], "topic")
-    assert (table.task, table.source, table.target) == ("text", "rows.csv", "topic")
-    assert table.texts == ["hello there", "bye", "hello you"]
-    assert table.numbers is None
-    assert table.classes == ["a", "b"]
-    assert table.labels.tolist() == [0, 1, 0]
-    assert table.class_counts == {"a": 2, "b": 1}
-    assert table.source_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert table.warnings == []
+    rows = read(written(tmp_path, GOOD), ["text"], "topic")
+    assert (rows.columns.inputs, rows.columns.target) == ({"text": "text"}, "topic")
+    assert rows.frame.source == "rows.csv"
+    assert rows.frame.table["text"].to_list() == ["hello there", "bye", "hello you"]
+    assert rows.classes == ["a", "b"]
+    assert rows.labels.tolist() == [0, 1, 0]
+    assert rows.class_counts == {"a": 2, "b": 1}
+    assert rows.shares.tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert rows.input_frame().names == ["text"]
+    assert len(rows) == 3
 
 
 def test_classes_of_equal_size_are_numbered_by_name(tmp_path: Path):
-    table = read_table(written(tmp_path, "x,y\n1,b\n2,a\n3,c\n4,c\n"), ["x"], "y")
-    assert table.classes == ["c", "a", "b"]
+    rows = read(written(tmp_path, "x,y\n1,b\n2,a\n3,c\n4,c\n"), ["x"], "y")
+    assert rows.classes == ["c", "a", "b"]
 
 
 def test_numeric_columns_are_read_in_the_order_asked_for(tmp_path: Path):
-    table = read_table(written(tmp_path, "a,b,y\n1, 2e1,u\n-0.0,3,v\n"), ["b", "a"], "y")
-    assert table.task == "numeric"
-    assert table.numbers is not None
-    assert table.numbers.tolist() == [[20.0, 1.0], [3.0, 0.0]]
+    rows = read(written(tmp_path, "a,b,y\n1, 2e1,u\n-0.0,3,v\n"), ["b", "a"], "y")
+    assert rows.columns.inputs == {"b": "numeric", "a": "numeric"}
+    assert rows.input_frame().table.rows() == [(20.0, 1.0), (3.0, 0.0)]
 
 
 @pytest.mark.parametrize("name", ["rows.csv.gz", "rows.csv"])
 def test_gzip_is_known_by_its_content(tmp_path: Path, name: str):
-    plain = read_table(written(tmp_path, GOOD, "plain.csv"), ["text"], "topic")
-    packed = read_table(written(tmp_path, gzip.compress(GOOD.encode()), name), ["text"], "topic")
-    assert packed.texts == plain.texts
-    assert packed.source_sha256 != plain.source_sha256
+    plain = read(written(tmp_path, GOOD, "plain.csv"), ["text"], "topic")
+    packed = read(written(tmp_path, gzip.compress(GOOD.encode()), name), ["text"], "topic")
+    assert packed.frame.table.equals(plain.frame.table)
+    assert packed.frame.fingerprint == plain.frame.fingerprint
 
 
 def test_quotes_line_breaks_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path):
     content = '\ufefftext,topic\r\n"one, ""two""\nthree",a\r\nÜbung,b\r\n'
-    table = read_table(written(tmp_path, content), ["text"], "topic")
-    assert table.texts == ['one, "two"\nthree', "Übung"]
+    rows = read(written(tmp_path, content), ["text"], "topic")
+    assert rows.frame.table["text"].to_list() == ['one, "two"\nthree', "Übung"]
 
 
 def test_blank_rows_are_left_out_and_told(tmp_path: Path):
-    table = read_table(written(tmp_path, "\nx,y\n1,a\n\n,\n2,b\n\n"), ["x"], "y")
-    assert len(table) == 2
-    assert any("blank rows were left out" in w for w in table.warnings)
+    rows = read(written(tmp_path, "\nx,y\n1,a\n\n,\n2,b\n\n"), ["x"], "y")
+    assert len(rows) == 2
+    assert any("blank rows were left out" in note for note in rows.notes)
 
 
 def test_rows_with_an_empty_text_are_kept_and_counted(tmp_path: Path):
-    table = read_table(written(tmp_path, 'text,y\nhi,a\n"",b\n   ,a\n'), ["text"], "y")
-    assert len(table) == 3
-    assert [w for w in table.warnings if "2 of 3 rows have an empty text in column 'text'" in w]
+    roles = Roles(inputs=["text"], target="y", kinds={"text": "text"})
+    rows = class_rows(read_frame(written(tmp_path, 'text,y\nhi,a\n"",b\n   ,a\n')), roles)
+    assert len(rows) == 3
+    assert [note for note in rows.notes if "2 of 3 rows have an empty text in column 'text'" in note]
 
 
 def test_a_constant_column_is_told(tmp_path: Path):
-    table = read_table(written(tmp_path, "p,q,y\n1,5,a\n2,5,b\n"), ["p", "q"], "y")
-    assert [w for w in table.warnings if w.endswith(": q.")]
+    rows = read(written(tmp_path, "p,q,y\n1,5,a\n2,5,b\n"), ["p", "q"], "y")
+    assert [note for note in rows.notes if note.endswith(": q.")]
 
 
-def test_exact_inputs_number_equal_rows_alike(tmp_path: Path):
-    texts = read_table(written(tmp_path, "x,y\nhi,a\nho,b\nhi,b\nHi,a\n"), ["x"], "y").exact_inputs()
-    assert texts[0] == texts[2]
-    assert len(set(texts.tolist())) == 3
-    numbers = read_table(
-        written(tmp_path, "p,q,y\n0,1,a\n-0.0,1.0,b\n1,0,a\n"), ["p", "q"], "y"
-    ).exact_inputs()
-    assert numbers[0] == numbers[1]
-    assert len(set(numbers.tolist())) == 2
+def test_what_the_reader_found_odd_is_among_the_notes(tmp_path: Path):
+    rows = read(written(tmp_path, "x;z;y\n1;1;a\n2;2;b\nn/a;3;b\n4;4;a\n"), ["x"], "y")
+    assert any("looks numeric but row 3 holds 'n/a'; it is read as text" in note for note in rows.notes)
+    assert any("separated by semicolons" in note for note in rows.notes)
+    assert rows.columns.inputs["x"] != "numeric"
+
+
+def test_row_keys_number_equal_rows_alike(tmp_path: Path):
+    rows = read(written(tmp_path, "x,y\nhi you,a\nho you,b\nhi you,b\nHi  you,a\n"), ["x"], "y")
+    keys = row_keys(rows.frame, Columns(inputs={"x": "text"}))
+    assert keys[0] == keys[2] == keys[3]
+    assert len(set(keys.tolist())) == 2
+    rows = read(written(tmp_path, "p,q,y\n0,1.5,a\n-0.0,1.5,b\n1,0,a\n"), ["p", "q"], "y")
+    keys = row_keys(rows.frame, rows.columns)
+    assert keys[0] == keys[1]
+    assert len(set(keys.tolist())) == 2
 
 
 HEAD = "x,z,t,u,y\n"
@@ -96,14 +121,18 @@ BAD_FILES = {
     "spaces only": ("\n \n", ["x"], "y", ("rows.csv", "an empty file")),
     "header only": (HEAD, ["x"], "y", ("rows.csv", "rows below the header", "only the header x, z, t, u, y")),
     "not UTF-8": (b"x,y\n1,a\n2,\xe9t\xe9\n", ["x"], "y", ("UTF-8", "0xe9 in line 3", "save the file")),
-    "too many cells": ("x,y\n1,a\n1,2,a\n", ["x"], "y", ("as many in each row", "quote cells")),
+    "too many cells": (
+        "x,y\n1,a\n1,2,a\n",
+        ["x"],
+        "y",
+        ("as many cells in each row", "3 in line 3", "quote cells"),
+    ),
     "unknown target": (HEAD + "1,2,a,b,c\n", ["x"], "Y", ("target", "'Y'", "did you mean y?", "rows.csv")),
-    "unknown input": ("text,topic\nhi,a\n", ["txt"], "topic", ("input", "did you mean text?")),
-    "other separator": ("text;topic\nhi;a\n", ["text"], "topic", ("input", "known: text;topic")),
-    "no input": (HEAD + "1,2,a,b,c\n", [], "y", ("input", "at least one column")),
+    "unknown input": ("text,topic\nhi,a\n", ["txt"], "topic", ("inputs", "did you mean text?")),
+    "no input": (HEAD + "1,2,a,b,c\n", [], "y", ("inputs", "at least one column")),
     "target among inputs": (HEAD + "1,2,a,b,c\n", ["x", "y"], "y", ("'y'", "take the target out")),
     "input twice": (HEAD + "1,2,a,b,c\n", ["x", "x"], "y", ("'x' twice",)),
-    "name twice in header": ("x,x,y\n1,2,a\n3,4,b\n", ["x"], "y", ("occurs once", "'x' 2 times", "rename")),
+    "name twice in header": ("x,x,y\n1,2,a\n3,4,b\n", ["x"], "y", ("occur once", "'x' 2 times", "rename")),
     "one class": ("x,y\n1,a\n2,a\n", ["x"], "y", ("at least two classes", "'a' in every row")),
     "missing targets": (
         "x,y\n1,a\n2,\n3,b\n4, \n",
@@ -111,28 +140,11 @@ BAD_FILES = {
         "y",
         ("target 'y'", "empty cell in rows 2, 4", "label or drop"),
     ),
-    "not finite": ("x,y\n1,a\ninf,b\n", ["x"], "y", ("column 'x'", "'inf' in row 2", "finite number")),
-    "NaN": ("x,z,y\n1,2,a\n1,2,b\n1,nan,b\n", ["x", "z"], "y", ("column 'z'", "'nan' in row 3")),
-    "missing number": ("x,z,y\n1,2,a\n,2,b\n", ["x", "z"], "y", ("column 'x'", "an empty cell in row 2")),
-    "word among numbers": ("x,y\n1,a\n2,b\nn/a,b\n4,a\n", ["x"], "y", ("column 'x'", "'n/a' in row 3")),
-    "many wrong numbers": (
-        "x,y\n" + "1,a\n" * 9 + "?,b\n" * 7,
-        ["x"],
-        "y",
-        ("'?' in rows 10, 11, 12, 13, 14 and 2 more",),
-    ),
-    "text and numbers": (
-        HEAD + "1,2,a,b,c\n2,3,d,e,f\n",
-        ["x", "t"],
-        "y",
-        ("together (text: t)", "choose one"),
-    ),
-    "several texts": (
-        HEAD + "1,2,a,b,c\n2,3,d,e,f\n",
-        ["t", "u"],
-        "y",
-        ("several text columns (text: t, u)",),
-    ),
+    "not finite": ("x,y\n1,a\ninf,b\n", ["x"], "y", ("column 'x'", "inf in row 2", "finite numbers")),
+    "NaN": ("x,z,y\n1,2,a\n1,2,b\n1,nan,b\n", ["x", "z"], "y", ("column 'z'", "nan in row 3")),
+    "no filled cell": ("x,z,y\n1,,a\n2,,b\n", ["x", "z"], "y", ("column 'z'", "nothing but empty cells")),
+    "label sets": ("x,y\n1,a|b\n2,b|c\n", ["x"], "y", ("one class a row", "'y' of kind label_set")),
+    "values": ("x,y\n1,0.5\n2,0.25\n", ["x"], "y", ("one class a row", "'y' of kind value")),
 }
 
 
@@ -142,7 +154,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_what_where_and_how(case: str
     path = written(tmp_path, content)
     before = path.read_bytes()
     with pytest.raises(MarginsError) as refused:
-        read_table(path, inputs, target)
+        read(path, inputs, target)
     for word in words:
         assert word in str(refused.value)
     assert path.read_bytes() == before
@@ -159,16 +171,16 @@ def test_a_file_that_cannot_be_used_is_refused_with_what_where_and_how(case: str
 )
 def test_a_gzip_file_that_cannot_be_unpacked_is_refused(name: str, content: bytes, words, tmp_path: Path):
     with pytest.raises(MarginsError) as refused:
-        read_table(written(tmp_path, content, name), ["text"], "topic")
+        read(written(tmp_path, content, name), ["text"], "topic")
     for word in words:
         assert word in str(refused.value)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
     with pytest.raises(MarginsError, match="no such file"):
-        read_table(tmp_path / "none.csv", ["x"], "y")
-    with pytest.raises(MarginsError, match="a folder"):
-        read_table(tmp_path, ["x"], "y")
+        read(tmp_path / "none.csv", ["x"], "y")
+    with pytest.raises(MarginsError, match="images"):
+        read(tmp_path, ["x"], "y")
 
 
 def uneven_labels() -> np.ndarray:
@@ -230,8 +242,67 @@ def test_train_and_select_refuse_rows_that_cannot_be_divided():
         train_and_select(np.array([0, 0]), select_share=1.0, generator=np.random.default_rng(0))
 
 
+def grouped() -> tuple[np.ndarray, np.ndarray]:
+    """120 rows in 40 groups of three; most groups hold one class, the last class is rare."""
+    groups = np.repeat(np.arange(40), 3)
+    labels = np.where(groups < 24, 0, np.where(groups < 36, 1, 2))
+    labels[::7] = 0
+    return labels, np.random.default_rng(0).permutation(40)[groups]
+
+
+def test_no_group_is_in_two_outer_folds_and_classes_stay_balanced():
+    labels, groups = grouped()
+    folds = outer_folds(labels, num_folds=4, num_repeats=2, seed=1, groups=groups)
+    for repeat in range(2):
+        of_repeat = [f for f in folds if f.repeat == repeat]
+        assert sorted(np.concatenate([f.test for f in of_repeat])) == list(range(120))
+    for fold in folds:
+        assert not set(groups[fold.test]) & set(groups[fold.outside])
+        assert sorted([*fold.test, *fold.outside]) == list(range(120))
+        counts = np.bincount(labels[fold.test], minlength=3)
+        assert (np.abs(counts - np.bincount(labels) / 4) <= 4).all()
+    # A guard: without groups, groups are torn apart.
+    torn = outer_folds(labels, num_folds=4, seed=1)[0]
+    assert set(groups[torn.test]) & set(groups[torn.outside])
+
+
+def test_groups_keep_together_in_train_and_select_and_every_class_trains():
+    labels, groups = grouped()
+    for seed in range(20):
+        train, select = train_and_select(labels, generator=np.random.default_rng(seed), groups=groups)
+        assert sorted([*train, *select]) == list(range(120))
+        assert not set(groups[train]) & set(groups[select])
+        assert set(labels[train]) == {0, 1, 2}
+        assert 12 <= len(select) <= 36
+    # Class 1 is in one group: it trains, whatever the draw.
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    for seed in range(20):
+        draws = np.random.default_rng(seed)
+        train, select = train_and_select(labels, generator=draws, groups=np.array([0, 1, 2, 3, 4, 4]))
+        assert {4, 5} <= set(train)
+        assert len(select)
+
+
+def test_groups_that_cannot_be_divided_are_refused():
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 3, 4])
+    with pytest.raises(MarginsError, match=r"at least 3 groups in every class.*fewer in b \(2\)"):
+        outer_folds(labels, num_folds=3, groups=groups, classes=["a", "b"])
+    with pytest.raises(MarginsError, match="one group a class"):
+        train_and_select(np.array([0, 0, 1]), generator=np.random.default_rng(0), groups=np.array([0, 0, 1]))
+
+
+def test_groups_are_numbered_and_a_row_without_one_is_refused():
+    frame = read_frame({"user": ["b", "a", None, "b"], "site": [3, 1, 3, 3]})
+    assert group_ids(frame, Columns(inputs={}, group="site")).tolist() == [1, 0, 1, 1]
+    assert group_ids(frame, Columns(inputs={})) is None
+    with pytest.raises(
+        MarginsError, match="group 'user': expected a value in every row, got an empty cell in row 3"
+    ):
+        group_ids(frame, Columns(inputs={}, group="user"))
+
+
 def test_report_rows_count_their_openings():
-    rows = ReportRows(Numbers(torch.ones(2, 1)), torch.tensor([0, 1]))
+    rows = ReportRows(Numbers(torch.ones(2, 1)), Targets.of_classes(torch.tensor([0, 1]), 2))
     assert rows.openings == 0
     rows.open()
     rows.open()
@@ -241,20 +312,18 @@ def test_report_rows_count_their_openings():
 @pytest.mark.parametrize("role", [TrainRows, SelectRows])
 def test_a_role_needs_as_many_labels_as_inputs_and_at_least_one(role):
     with pytest.raises(MarginsError, match="2 and 1"):
-        role(Numbers(torch.ones(2, 1)), torch.tensor([0]))
+        role(Numbers(torch.ones(2, 1)), Targets.of_classes(torch.tensor([0]), 1))
     with pytest.raises(MarginsError, match="at least one"):
-        role(Numbers(torch.ones(0, 1)), torch.tensor([], dtype=torch.int64))
+        role(Numbers(torch.ones(0, 1)), Targets.of_classes(torch.tensor([], dtype=torch.int64), 1))
 
 
-def test_a_table_without_polars_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_reading_without_polars_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "polars", None)
-    with pytest.raises(MarginsError, match=r"polars.*pip install 'margins\[compare\]'"):
-        read_table(written(tmp_path, GOOD), ["text"], "topic")
+    with pytest.raises(MarginsError, match=r"polars.*pip install 'margins\[tool\]'"):
+        read(written(tmp_path, GOOD), ["text"], "topic")
 
 
-def test_the_length_of_a_table_is_its_number_of_rows():
-    table = Table(
-        source="s", source_sha256="0", task="text", inputs=["x"], target="y", texts=["a", "b"],
-        labels=np.array([0, 1]), classes=["p", "q"],
-    )  # fmt: skip
-    assert len(table) == 2
+def test_the_length_of_a_frame_is_its_number_of_rows():
+    frame = read_frame({"x": ["a", "b"], "y": ["p", "q"]})
+    assert isinstance(frame, Frame)
+    assert len(frame) == 2

@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "value of a hyperparameter": ({"objective": {"loss": "focal", "settings": {"gamma": -1}}}, r"gamma"),
     "kind of a hyperparameter": ({"objective": {"loss": "focal", "settings": {"gamma": "x"}}}, r"focal"),
     "metric": ({"metric": "acuracy"}, r"did you mean accuracy"),
-    "metric of another task": ({"metric": "rmse"}, r"a metric for the task classes"),
+    "metric of another task": ({"metric": "rmse"}, r"metric: expected a metric of classes"),
     "loss of another task": ({"objective": {"loss": "sup_con"}}, r"task: matches"),
     "task of another loss": ({"task": "matches", "metric": "map@r"}, r"sup_con is one"),
     "penalty": ({"objective": {"penalties": [{"loss": "focal"}]}}, r"a loss of features"),

@@ -73,7 +73,7 @@ def hostile_result() -> ComparisonResult:
     result = made_up_result(
         class_counts={HOSTILE: 300, "harmless": 20},
         source=HOSTILE, inputs=[HOSTILE, "b"], target=HOSTILE, encoder=HOSTILE, protocol=[HOSTILE],
-        versions={HOSTILE: HOSTILE}, source_sha256=HOSTILE, started=HOSTILE,
+        versions={HOSTILE: HOSTILE}, fingerprint=HOSTILE, started=HOSTILE,
     )  # fmt: skip
     recipes = [
         dataclasses.replace(recipe, title=f"{place} {HOSTILE}", why=HOSTILE, settings={HOSTILE: HOSTILE})
@@ -180,7 +180,7 @@ def test_the_page_shows_the_numbers_of_the_result() -> None:
         assert numbers.signed(d.mean) in text
         assert numbers.interval(d.low, d.high) in text
         assert numbers.p_value(d.p_holm) in text
-    assert result.description.source_sha256 in text
+    assert result.description.fingerprint in text
     assert numbers.score(result.detectable_difference) in text
     for word in ("Nadeau and Bengio", "Holm", "agreement with the labels", "Undecided", *result.warnings):
         assert word in text

@@ -12,13 +12,14 @@ import numpy as np
 import margins
 from margins.compare.classes import ClassRows
 from margins.compare.design import SELECT_SHARE, Design
+from margins.data.columns import Columns
 from margins.data.row_keys import row_keys
 from margins.data.splits import OuterFold
 from margins.encoders import HashedTextSettings, TabularSettings
 from margins.training import Recipe
 from margins.training.parts.optimizers import SGD
 
-_NUMBERS = {1: "one hidden layer", 2: "two hidden layers", 3: "three hidden layers"}
+_LAYERS = {1: "one hidden layer", 2: "two hidden layers", 3: "three hidden layers"}
 
 
 def protocol(
@@ -57,8 +58,8 @@ def protocol(
     return sentences + _positive(design, positive)
 
 
-def encoder_sentence(recipe: Recipe) -> str:
-    """What turns rows into scores, in one line."""
+def encoder_sentence(recipe: Recipe, columns: Columns) -> str:
+    """What turns these columns into scores, in one line."""
     encoder, head = recipe.encoder, f"{recipe.head.name} head"
     if isinstance(encoder, HashedTextSettings):
         pairs = "Words, word pairs" if encoder.word_pairs else "Words"
@@ -68,11 +69,11 @@ def encoder_sentence(recipe: Recipe) -> str:
             f"summed and trained end to end; {head}"
         )
     if isinstance(encoder, TabularSettings):
-        layers = _NUMBERS.get(encoder.depth, f"{encoder.depth} hidden layers")
-        return (
-            f"Numbers standardised by the training rows, categories embedded, {layers} of {encoder.width} "
-            f"units with ReLU and dropout {encoder.dropout:g}; {head}"
-        )
+        read = ["numbers standardised by the training rows"] if columns.inputs_of("numeric") else []
+        read += ["categories embedded"] if columns.inputs_of("categorical") else []
+        layers = _LAYERS.get(encoder.depth, f"{encoder.depth} hidden layers")
+        read.append(f"{layers} of {encoder.width} units with ReLU and dropout {encoder.dropout:g}; {head}")
+        return ", ".join(read).capitalize()
     settings = encoder.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
     listed = f" ({', '.join(_flat(settings))})" if settings else ", its settings at their defaults"
     return f"Encoder {encoder.name}{listed}; {head}"

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from margins.compare.classes import ClassRows
-from margins.data.columns import Columns
 from margins.data.splits import OuterFold
 from margins.errors import MarginsError
 from margins.evaluation import Metric
@@ -68,11 +67,11 @@ class Design:
     spoiling: Spoiling | None = None
 
 
-def shared_recipe(columns: Columns, metric: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+def shared_recipe(rows: ClassRows, metric: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe that all objectives are trained by.
 
     Args:
-        columns: with a target of classes.
+        rows: the data.
         metric: chooses the epoch.
         changes: keys that are not to have their defaults, nested as in YAML.
 
@@ -80,9 +79,11 @@ def shared_recipe(columns: Columns, metric: str, changes: Mapping[str, Any] | No
         MarginsError: a key that is not shared, or a change that does not fit.
 
     Example:
-        >>> columns = Columns(inputs={"a": "numeric"}, target="y", target_kind="label")
-        >>> shared_recipe(columns, "accuracy", {"max_epochs": 7}).max_epochs
-        7
+        >>> from margins.compare.classes import class_rows
+        >>> from margins.data.reading import read_frame
+        >>> rows = class_rows(read_frame({"size": [1.5, 2.5, 3.5], "label": ["a", "b", "a"]}))
+        >>> shared_recipe(rows, "accuracy", {"optimizer": {"learning_rate": 0.01}}).optimizer.learning_rate
+        0.01
     """
     given = dict(changes or {})
     for key, fix in _OWN.items():
@@ -92,4 +93,12 @@ def shared_recipe(columns: Columns, metric: str, changes: Mapping[str, Any] | No
             )
     if given.get("task", "classes") != "classes":
         raise MarginsError("training: task", expected="classes", received=repr(given["task"]))
-    return default_recipe(columns, {**given, "metric": metric})
+    plain = default_recipe(rows.columns, {"metric": metric}, num_rows=len(rows)).model_dump()
+    named = {key: _named(value, plain.get(key)) for key, value in given.items()}
+    return default_recipe(rows.columns, {**named, "metric": metric}, num_rows=len(rows))
+
+
+def _named(change: Any, plain: Any) -> Any:
+    """A change of a part that does not name its kind changes the kind that is there."""
+    is_part = isinstance(plain, Mapping) and "name" in plain and isinstance(change, Mapping)
+    return {"name": plain["name"], **change} if is_part else change

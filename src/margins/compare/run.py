@@ -92,7 +92,7 @@ def compare(
         num_seeds=num_seeds,
         seed=seed,
         metric=measure,
-        training=shared_recipe(rows.columns, metric, training),
+        training=shared_recipe(rows, metric, training),
         spoiling=spoiling,
     )
     for recipe in design.recipes:
@@ -187,7 +187,7 @@ def _description(design: Design, rules: list[str], started: datetime, *, num_rep
         num_folds=len(design.folds) // num_repeats,
         num_repeats=num_repeats,
         num_seeds=design.num_seeds,
-        encoder=encoder_sentence(design.training),
+        encoder=encoder_sentence(design.training, rows.columns),
         protocol=rules,
         versions=versions(),
         started=started.isoformat(timespec="seconds"),

@@ -68,52 +68,11 @@ def told(error: ValidationError, model: type[BaseModel], what: str = "") -> Marg
     if isinstance(cause, MarginsError):
         return MarginsError(where, expected=cause.expected, received=cause.received, fix=cause.fix)
     if first["type"] == "extra_forbidden":
-        known = _keys_at(model, first["loc"][:-1])
         return MarginsError(
             where, expected="a known setting", received=repr(first["input"])[:100],
-            fix=suggestion(str(first["loc"][-1]), known) if known else "take it out",
+            fix=suggestion(str(first["loc"][-1]), list(model.model_fields)),
         )  # fmt: skip
     expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if "expected_tags" in context:
         expected = f"one of {context['expected_tags']}"
     return MarginsError(where, expected=expected, received=repr(first["input"])[:100])
-
-
-def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that the part of the model at this path takes; none when the path leads elsewhere."""
-    current: Any = model
-    for step in path:
-        current = _stepped(current, step)
-        if current is None:
-            return []
-    models = _models_in(current)
-    return list(models[0].model_fields) if len(models) == 1 else []
-
-
-def _stepped(current: Any, step: int | str) -> Any:
-    if _is_model(current):
-        field = current.model_fields.get(str(step))
-        # The annotation of a union told apart by name is split from what tells it apart.
-        return None if field is None else field.annotation
-    if isinstance(step, int):  # a place in a list: the annotation holds what its members are
-        return current
-    for candidate in _models_in(current):
-        name = candidate.model_fields.get("name")
-        if name is not None and name.default == step:
-            return candidate
-        if step in candidate.model_fields:
-            return candidate.model_fields[step].annotation
-    return None
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if _is_model(annotation):
-        return [annotation]
-    found: list[type[BaseModel]] = []
-    for part in getattr(annotation, "__args__", ()):
-        found += _models_in(part)
-    return found
-
-
-def _is_model(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)

@@ -27,14 +27,15 @@ class MarginsClassifier(ClassifierMixin, MarginsEstimator):
     report rows and columns with roles use `margins.train`.
 
     X is an array [N, d] of numbers, a pandas, polars or Arrow data frame with mixed columns, or a list or
-    array of N texts. Missing numbers are gaps that the network learns about. Equal rows become one that weighs as
-    much, so integer weights are the same as repeated rows, to the bit, and weight 0 is the same as no row.
+    array of N texts. Missing numbers are gaps that the network learns about. Equal rows become one that
+    weighs as much: integer weights are the same as repeated rows, to the bit, and weight 0 is the same as
+    no row.
 
     Args:
         recipe: keys of a recipe that are not to have their defaults, nested as in YAML.
         kinds: what columns of a data frame are where their types say otherwise, e.g. `{"note": "text"}`:
-            numbers are "numeric", text and booleans "categorical", lists of floats "embedding". Or one for all:
-            "embedding" takes the rows of an array as vectors.
+            numbers are "numeric", text and booleans "categorical", lists of floats "embedding". Or one kind
+            for all: "embedding" takes the rows of an array as vectors.
         loss: name of a loss; `margins methods` lists them.
         max_epochs: passes over the rows at most.
         learning_rate: the largest of the schedule.

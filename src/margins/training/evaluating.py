@@ -9,10 +9,10 @@ from margins.data.frame import Frame
 from margins.data.nearest import suggestion
 from margins.data.weights import weights
 from margins.errors import MarginsError
-from margins.evaluation import find_metric
 from margins.evaluation.bootstrap import bootstrap_interval
 from margins.training.finishing import SHOWN, judged_by
 from margins.training.model import Model
+from margins.training.predicting import metric_of
 
 CONFIDENCE = 0.95
 
@@ -47,7 +47,7 @@ def evaluate(model: Model, frame: Frame, *, metrics: Sequence[str] = (), seed: i
     groups = None if group is None or group not in frame.names else frame.table[group].rank("dense").to_numpy()
     found: dict[str, dict[str, float]] = {}
     for name in metrics or dict.fromkeys([model.recipe.metric, *SHOWN[model.recipe.task]]):
-        metric = find_metric(name)
+        metric = metric_of(model.recipe.task, name)
         predicted, true = judged_by(metric, model, scores, truth)
         interval = bootstrap_interval(
             metric, predicted, true, seed=seed, num=200, confidence=CONFIDENCE,

@@ -13,13 +13,13 @@ import margins
 from margins.data.frame import Frame
 from margins.data.value_coding import ValueCoding
 from margins.errors import MarginsError
-from margins.evaluation import Metric, find_metric
+from margins.evaluation import Metric
 from margins.evaluation.calibration import Calibration, Isotonic, Temperature, VectorScaling
 from margins.evaluation.select_role import SelectPredictions
 from margins.evaluation.thresholds import Thresholds, fit_thresholds
 from margins.targets import Targets
 from margins.training.model import Model
-from margins.training.predicting import judged, outputs_of, unweighted
+from margins.training.predicting import judged, metric_of, outputs_of, unweighted
 from margins.training.problem import Prepared
 from margins.training.recipe import Recipe
 
@@ -68,7 +68,7 @@ def measured_outputs(model: Model, scores: Tensor, targets: Targets) -> dict[str
     names = dict.fromkeys([model.recipe.metric, *SHOWN[model.recipe.task]])
     found: dict[str, float] = {}
     for name in names:
-        value = _value(find_metric(name), model, scores, targets)
+        value = _value(metric_of(model.recipe.task, name), model, scores, targets)
         if value is not None:
             found[name] = value
     return found

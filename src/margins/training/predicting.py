@@ -12,8 +12,9 @@ from torch import Tensor
 
 from margins.data.roles import RowInputs, SelectRows, class_ids
 from margins.engine import gather_rows
-from margins.evaluation import Metric
+from margins.evaluation import Metric, find_metric
 from margins.evaluation.records import Embeddings
+from margins.evaluation.records import Task as MetricTask
 from margins.targets import Targets
 from margins.training.network import Network
 from margins.training.parts.drawing import share_of
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 ROWS_AT_ONCE = 2048
-METRIC_TASKS = {"classes": "classes", "label_sets": "label_sets", "values": "values", "matches": "rankings"}
+_METRIC_TASKS: dict[str, MetricTask] = {"classes": "classes", "label_sets": "label_sets", "values": "values", "matches": "rankings"}  # fmt: skip
+
+
+def metric_of(task: str, name: str) -> Metric:
+    """The metric of this name, for the task of a recipe.
+
+    Raises:
+        MarginsError: there is none, or it is of another task.
+    """
+    return find_metric(name, task=_METRIC_TASKS[task])
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from margins.data.extras import extra
 from margins.data.settings import Settings, validated
 from margins.encoders.choosing import AnyEncoder
 from margins.errors import MarginsError
-from margins.evaluation import find_metric
 from margins.heads.choosing import AnyHead
 from margins.heads.linear import LinearSettings
 from margins.training.objective_settings import ObjectiveSettings, loss_named
@@ -22,7 +21,7 @@ from margins.training.parts.optimizers import AdamW, AnyOptimizer
 from margins.training.parts.refreshing import AnyRefresh
 from margins.training.parts.schedules import AnySchedule, Constant
 from margins.training.parts.steps import AnyStep, StandardStep
-from margins.training.predicting import METRIC_TASKS
+from margins.training.predicting import metric_of
 
 Task = Literal["classes", "label_sets", "values", "matches"]
 """One class a row; several labels a row; a number a row; embeddings in which rows of a class match."""
@@ -119,9 +118,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        metric = find_metric(self.metric)
-        if METRIC_TASKS[self.task] not in metric.tasks:
-            raise MarginsError("metric", expected=f"a metric for the task {self.task}", received=self.metric)
+        metric_of(self.task, self.metric)
         _refuse_wrong_form(self)
         _refuse_double_correction(self)
         _refuse_class_targets(self)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from margins.data.roles import SelectRows, TrainRows
 from margins.errors import MarginsError
-from margins.evaluation import find_metric
 from margins.targets import Targets
 from margins.training import nonfinite
 from margins.training.checkpoint import copied, first_not_finite
@@ -22,7 +21,7 @@ from margins.training.engine import Engine, Place, StepReport
 from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.parts.averaging import AveragedWeights
-from margins.training.predicting import outputs_of, score_of
+from margins.training.predicting import metric_of, outputs_of, score_of
 from margins.training.randomness import global_state_kept
 from margins.training.recipe import Recipe
 
@@ -124,7 +123,7 @@ class Trainer:
 
         self.recipe, self.network = recipe, network
         self._given, self._select = train_rows, select_rows
-        self._metric = find_metric(recipe.metric)
+        self._metric = metric_of(recipe.task, recipe.metric)
         self._watcher, self._folder = watcher, folder
         fabric = fabric or one_cpu(recipe.precision)
         network.encoder.fit(train_rows.inputs)
