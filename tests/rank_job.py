@@ -32,9 +32,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "EnsLoss": {"objective": {"loss": "ens_loss"}},
     "clipped, accumulated": {"accumulate": 2, "clip_norm": 0.5},
     "SupCon, accumulated": {**SUP_CON, "num_outputs": 8, "accumulate": 3},
-    "penalty": {
-        "objective": {"loss": "cross_entropy", "penalties": [{"loss": "orthogonal_projection"}]}
-    },
+    "penalty": {"objective": {"loss": "cross_entropy", "penalties": [{"loss": "orthogonal_projection"}]}},
     "sharpness aware": {"step": {"name": "sharpness_aware"}},
     "corrected labels": {
         "refresh": [{"name": "label_correction", "start": 1, "confidence": 0.501}],

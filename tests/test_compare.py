@@ -458,7 +458,8 @@ def test_label_sets_and_values_are_refused_by_their_kind():
 
 def test_the_demo_spoils_rows_outside_the_fold_alone_long_tailed_and_a_fifth_mislabelled():
     table = class_rows(digits_frame(), DIGITS)
-    assert len(table.columns.inputs) == 61
+    assert set(table.columns.inputs.values()) == {"numeric"}
+    assert len(table.columns.inputs) == 64
     fold = outer_folds(table.labels, num_folds=5)[0]
     order = [table.classes.index(str(d)) for d in range(10)]
     spoil = long_tail_with_wrong_labels(order)

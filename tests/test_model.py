@@ -23,14 +23,20 @@ from margins.training.fit import resume, train
 from margins.training.nonfinite import read_bundle
 
 NAMES = ["refund", "login", "parcel"]
-WORDS = {"refund": "money back charge paid", "login": "password account locked enter", "parcel": "late box courier lost"}
+WORDS = {
+    "refund": "money back charge paid",
+    "login": "password account locked enter",
+    "parcel": "late box courier lost",
+}
 
 
 def tickets(num: int = 240, seed: int = 0) -> dict[str, list[Any]]:
     draws = np.random.default_rng(seed)
     topics = [NAMES[i] for i in draws.choice(3, num, p=[0.6, 0.3, 0.1])]
     texts = [
-        " ".join(draws.choice(WORDS[t].split(), 2).tolist() + draws.choice(["please", "today", "why"], 1).tolist())
+        " ".join(
+            draws.choice(WORDS[t].split(), 2).tolist() + draws.choice(["please", "today", "why"], 1).tolist()
+        )
         + f" {draws.integers(1000)}"
         for t in topics
     ]
@@ -49,7 +55,10 @@ def numbers(num: int = 240, seed: int = 0) -> dict[str, Any]:
 def tagged(num: int = 240, seed: int = 0) -> dict[str, list[Any]]:
     draws = np.random.default_rng(seed)
     sets = [[n for n in NAMES if draws.random() < 0.4] for _ in range(num)]
-    texts = [" ".join(w for n in s for w in draws.choice(WORDS[n].split(), 2)) + f" {i}" for i, s in enumerate(sets)]
+    texts = [
+        " ".join(w for n in s for w in draws.choice(WORDS[n].split(), 2)) + f" {i}"
+        for i, s in enumerate(sets)
+    ]
     return {"text": texts, "tags": ["|".join(s) for s in sets]}
 
 
@@ -90,7 +99,9 @@ def test_every_task_learns_from_defaults_and_scores_rows_it_did_not_see(name: st
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_loaded_model_says_in_a_fresh_process_what_it_said_in_this_one(name: str, runs: dict[str, Any], tmp_path: Path):
+def test_a_loaded_model_says_in_a_fresh_process_what_it_said_in_this_one(
+    name: str, runs: dict[str, Any], tmp_path: Path
+):
     make, _, recipe, _ = TASKS[name]
     run = runs[name]
     rows = {key: value[:50] for key, value in make(seed=5).items() if key in run.model.columns.inputs}
@@ -102,7 +113,9 @@ def test_a_loaded_model_says_in_a_fresh_process_what_it_said_in_this_one(name: s
         f"model = margins.load({str(run.folder)!r})\n"
         f"numpy.save({str(tmp_path / 'o.npy')!r}, numpy.asarray(model.{verb}({str(tmp_path / 'rows.parquet')!r})))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120
+    )
     here = np.asarray(getattr(run.model, verb)(frame))
     assert np.array_equal(np.load(tmp_path / "o.npy"), here)
     assert len(here) == 50
@@ -193,7 +206,9 @@ def test_a_run_killed_at_any_time_ends_like_one_that_was_not(tmp_path: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def done(more: list[str]) -> dict[str, Any]:
-        out = subprocess.run([*command[:4], *more], check=True, capture_output=True, env=environment, timeout=240)
+        out = subprocess.run(
+            [*command[:4], *more], check=True, capture_output=True, env=environment, timeout=240
+        )
         return json.loads(out.stdout)
 
     whole = done([*command[4:], "--out", str(tmp_path / "a")])
@@ -248,7 +263,15 @@ def test_a_plan_hands_the_network_over_and_is_gone_on_with_in_its_second_phase(t
     assert [f.select_scores for f in resumed.fitted] == [f.select_scores for f in whole.fitted]
     assert resumed.scores == whole.scores
     lines = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
-    assert [(row["phase"], row["epoch"]) for row in lines] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (1, 4)]
+    assert [(row["phase"], row["epoch"]) for row in lines] == [
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (1, 4),
+    ]
 
 
 def test_a_run_is_not_gone_on_with_other_data(tmp_path: Path):

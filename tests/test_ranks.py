@@ -37,7 +37,9 @@ def by_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, An
 
 @pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize("name", rank_job.JOBS)
-def test_ranks_equal_one_process_over_twenty_steps(name: str, ranks: int, by_ranks: dict[int, dict[str, Any]]):
+def test_ranks_equal_one_process_over_twenty_steps(
+    name: str, ranks: int, by_ranks: dict[int, dict[str, Any]]
+):
     one, many = by_ranks[1][name], by_ranks[ranks][name]
     assert by_ranks[ranks]["ranks"] == ranks
     assert one["last step"] == 1  # fewer rows than ranks: some have none
@@ -45,7 +47,9 @@ def test_ranks_equal_one_process_over_twenty_steps(name: str, ranks: int, by_ran
     assert largest <= 1e-6
     assert one["losses"] == pytest.approx(many["losses"], abs=1e-6)
     assert one["select_scores"] == pytest.approx(many["select_scores"])
-    assert torch.allclose(one["scores"], many["scores"], rtol=0, atol=1e-6 * float(one["scores"].abs().max() + 1))
+    assert torch.allclose(
+        one["scores"], many["scores"], rtol=0, atol=1e-6 * float(one["scores"].abs().max() + 1)
+    )
     assert one["scores"].shape[0] == 31
 
 

@@ -138,7 +138,9 @@ def test_changes_are_laid_over_defaults_and_a_part_with_another_name_starts_anew
     assert (kept.optimizer.learning_rate, kept.optimizer.weight_decay) == (5e-3, 0.5)
     other = default_recipe(columns, {"optimizer": {"name": "sgd"}})
     assert other.optimizer.learning_rate == 0.1
-    assert default_recipe(columns, num_rows=100).max_epochs > default_recipe(columns, num_rows=60_000).max_epochs
+    assert (
+        default_recipe(columns, num_rows=100).max_epochs > default_recipe(columns, num_rows=60_000).max_epochs
+    )
     with pytest.raises(MarginsError, match="one of classes"):
         default_recipe(columns, {"task": "clases"})
 
@@ -153,7 +155,9 @@ def test_class_weights_are_those_of_their_formulas_and_rows_weigh_one_on_average
     counts = torch.tensor([900.0, 90.0, 10.0])
     assert torch.allclose(class_weights("balanced", counts), 1000 / (3 * counts))
     effective = (1 - 0.999) / (1 - 0.999**counts)
-    assert torch.allclose(class_weights("effective_number", counts), effective * 1000 / (effective * counts).sum())
+    assert torch.allclose(
+        class_weights("effective_number", counts), effective * 1000 / (effective * counts).sum()
+    )
 
 
 def test_schedules_are_those_of_their_formulas():

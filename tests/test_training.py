@@ -112,7 +112,9 @@ def test_gradient_caching_replays_the_dropout_of_each_part():
     cached = [p.grad.clone() for p in engine.parameters]
     t = trainer(dropout=0.5, accumulate=3, optimizer=SGD, objective=ANY_LOSS)
     engine = t.engine
-    parts = [engine.forward(engine.batch(part), place, k) for k, part in enumerate(engine.micro_batches(rows))]
+    parts = [
+        engine.forward(engine.batch(part), place, k) for k, part in enumerate(engine.micro_batches(rows))
+    ]
     share = engine.objective(
         torch.cat([s for s, _, _ in parts]), torch.cat([e for _, e, _ in parts]),
         concatenated_targets([x for _, _, x in parts]),
@@ -169,7 +171,10 @@ def test_float16_is_float16_and_scales_the_loss():
 
 def test_sharpness_aware_steps_go_down_the_gradient_of_the_worst_point_nearby():
     rho, rate = 0.05, 0.1
-    plain = {"dropout": 0.0, "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.0, "weight_decay": 0.0}}
+    plain = {
+        "dropout": 0.0,
+        "optimizer": {"name": "sgd", "learning_rate": rate, "momentum": 0.0, "weight_decay": 0.0},
+    }
     t = trainer(step={"name": "sharpness_aware", "rho": rho}, **plain)
     before = [p.detach().clone() for p in t.engine.parameters]
     t.advance()

@@ -1,20 +1,22 @@
 """Runs what the pages of docs/ show, and puts real outputs into them.
 
 A page is run from top to bottom in one scratch folder. Its ```python blocks share a namespace; in its
-```console blocks every line after `$ ` is a command, and what follows is what it prints. A ```text block right
-after a python block is what that block prints. A line `...` stands for lines left out.
+```console blocks every line after `$ ` is a command, and what follows is what it prints. A ```text block
+right after a python block is what that block prints. A line `...` stands for lines left out.
 
 A comment before a block changes how it is run:
 
     <!-- not run: REASON -->    neither run nor compared
     <!-- exits with 2 -->       the command is to fail
     <!-- killed at FILE -->     the command is killed as soon as this file is there
+    <!-- needs PACKAGE -->      run where the package is installed, only compiled elsewhere
 
 To write the outputs anew: python tools/docs/examples.py PAGE...
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
@@ -117,6 +119,9 @@ class Page:
     def _printed(self, block: Block) -> list[str]:
         # Empty lines before the code, so that a traceback names the line of the page.
         code = compile("\n" * block.line + block.text, str(self.path), "exec")
+        needed = re.fullmatch(r"needs (\w+)", block.mark)
+        if needed and importlib.util.find_spec(needed[1]) is None:
+            return []
         out = io.StringIO()
         with redirect_stdout(out):
             exec(code, self.namespace)  # noqa: S102 - the documentation's own code
@@ -124,10 +129,10 @@ class Page:
 
 
 def commands_of(text: str) -> list[Command]:
-    """The commands of a console block.
+    r"""The commands of a console block.
 
     Example:
-        >>> commands_of("$ ls a\\nx\\n$ ls b \\\\\\n    c\\n")
+        >>> commands_of("$ ls a\nx\n$ ls b \\\n    c\n")
         [Command(line='ls a', shown=['x']), Command(line='ls b c', shown=[])]
     """
     found: list[Command] = []

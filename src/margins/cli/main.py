@@ -9,8 +9,11 @@ from __future__ import annotations
 import sys
 
 _EXTRA = frozenset(
-    "jinja2 lightning_fabric markupsafe plotly polars pydantic rich safetensors scipy sklearn typer yaml".split()
-)
+    {
+        "jinja2", "lightning_fabric", "markupsafe", "plotly", "polars", "pydantic", "rich", "safetensors",
+        "scipy", "sklearn", "typer", "yaml",
+    }
+)  # fmt: skip
 
 
 def run() -> None:

@@ -46,7 +46,7 @@ class TrialProgress:
 
 
 class TrainingProgress:
-    """Told how one training goes: a bar over its steps, or a line after every epoch where there is no terminal."""
+    """Told how one training goes: a bar over its steps in a terminal, and a line after every epoch."""
 
     def __init__(self, console: Console, bar: Progress | None, metric: str = "select score") -> None:
         self._console, self._bar = console, bar

@@ -33,10 +33,14 @@ def evaluate_file(
         typer.echo(json.dumps(found, indent=1, allow_nan=False))
         return
     out = console()
-    out.print(score_table({file.name: {k: v["value"] for k, v in found["metrics"].items()}}, boxed=out.is_terminal))
+    out.print(
+        score_table({file.name: {k: v["value"] for k, v in found["metrics"].items()}}, boxed=out.is_terminal)
+    )
     for name, values in found["metrics"].items():
         if values["low"] is not None:
-            out.print(f"{name}: {found['confidence']:.0%} interval {values['low']:.4f} to {values['high']:.4f}")
+            out.print(
+                f"{name}: {found['confidence']:.0%} interval {values['low']:.4f} to {values['high']:.4f}"
+            )
     out.print(f"{found['rows']} rows; intervals by the bootstrap over rows", soft_wrap=True)
     if found["seen"]:
         out.print(f"warning: {found['seen']}", style="yellow", soft_wrap=True)
@@ -57,7 +61,9 @@ def predict_file(
     loaded = load(model)
     frame = read_frame(file, embeddings=embeddings)
     rows = _rows(loaded, frame, probabilities)
-    text = "".join(json.dumps(row) + "\n" for row in rows) if as_json else _csv(rows, loaded.columns.separator)
+    text = (
+        "".join(json.dumps(row) + "\n" for row in rows) if as_json else _csv(rows, loaded.columns.separator)
+    )
     _write(out, text.encode())
 
 

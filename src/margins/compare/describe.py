@@ -73,7 +73,8 @@ def encoder_sentence(recipe: Recipe, columns: Columns) -> str:
         read += ["categories embedded"] if columns.inputs_of("categorical") else []
         layers = _LAYERS.get(encoder.depth, f"{encoder.depth} hidden layers")
         read.append(f"{layers} of {encoder.width} units with ReLU and dropout {encoder.dropout:g}; {head}")
-        return ", ".join(read).capitalize()
+        text = ", ".join(read)
+        return text[0].upper() + text[1:]
     settings = encoder.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
     listed = f" ({', '.join(_flat(settings))})" if settings else ", its settings at their defaults"
     return f"Encoder {encoder.name}{listed}; {head}"

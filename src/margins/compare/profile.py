@@ -143,13 +143,13 @@ def _balance(counts: dict[str, int], num_rows: int) -> list[str]:
     names = list(counts)
     rare = int((values < _RARE_ROWS).sum())
     told = [
-        f"{len(counts)} classes; the largest, {names[0]!r}, has {values[0]} rows ({values[0] / num_rows:.1%}), "
-        f"the smallest, {names[-1]!r}, {values[-1]}."
+        f"{len(counts)} classes; the largest, {names[0]!r}, has {values[0]} rows "
+        f"({values[0] / num_rows:.1%}), the smallest, {names[-1]!r}, {values[-1]}."
     ]
     if values[0] > _IMBALANCED * max(values[-1], 1):
         told.append(
-            f"Classes are imbalanced ({values[0] / max(values[-1], 1):.0f} to 1): accuracy hides the rare ones; "
-            "judge by macro_f1, balanced_accuracy or average_precision."
+            f"Classes are imbalanced ({values[0] / max(values[-1], 1):.0f} to 1): accuracy hides the rare "
+            "ones; judge by macro_f1, balanced_accuracy or average_precision."
         )
     if rare:
         told.append(f"{rare} classes have fewer than {_RARE_ROWS} rows: their scores will be uncertain.")

@@ -76,6 +76,14 @@ def compare(
     Raises:
         MarginsError: before any training: columns, a metric, recipe or positive class that cannot be used,
             too few folds or seeds, classes with too few rows or groups.
+
+    Example:
+        >>> from margins.data.reading import read_frame
+        >>> sizes = np.random.default_rng(0).normal(size=60)
+        >>> frame = read_frame({"size": sizes, "label": ["big" if size > 0 else "small" for size in sizes]})
+        >>> result = compare(frame, recipes=["focal"], num_folds=3, training={"max_epochs": 2})
+        >>> result.baseline, len(result.recipes), len(result.differences)
+        ('cross_entropy', 2, 1)
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     measure = find_metric(metric, task="classes")

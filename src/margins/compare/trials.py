@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from margins.compare.design import Design
 from margins.compare.folding import InputsOf, PreparedFold, prepared_folds
 from margins.data.roles import ReportRows, SelectRows, TrainRows
-from margins.training import Preset, Trainer
+from margins.training import Network, Preset, Trainer
 from margins.training.machine import one_cpu, threads, threads_for
 from margins.training.predicting import measured, outputs_of
-from margins.training.problem import new_network
 
 OnTrialDone = Callable[[int, int, str, int, int], None]
 
@@ -73,9 +73,12 @@ def _trial(
 ) -> Trial:
     outer = design.folds[place]
     # The objective is not among the numbers that seed: all start alike and see rows in one order.
-    draws = np.random.SeedSequence([design.seed, outer.repeat, outer.fold, seed]).generate_state(1)
-    recipe = design.training.changed(objective=preset.objective, seed=int(draws[0] >> 1))
-    network, generator = new_network(recipe, fold.preparation, len(design.rows.classes))
+    draws = np.random.SeedSequence([design.seed, outer.repeat, outer.fold, seed]).generate_state(2)
+    recipe = design.training.changed(objective=preset.objective, seed=int(draws[1] >> 1))
+    generator = torch.Generator().manual_seed(int(draws[0]))
+    encoder = recipe.encoder.build(fold.preparation, generator=generator)
+    head = recipe.head.build(encoder.width, len(design.rows.classes), generator=generator)
+    network = Network(encoder, head)
     fabric = one_cpu(recipe.precision)
     fitted = Trainer(recipe, network, *fitting, generator=generator, fabric=fabric).run()
     inputs, targets = report.open()

@@ -1,4 +1,4 @@
-"""Settings that are data: they read and write YAML and JSON, and a wrong one is told with its place and cure."""
+"""Settings that are data: they go to YAML and JSON, and a wrong one is told with its place and cure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Settings(BaseModel):
         ...     width: int = 3
         >>> Size(width="wide")
         Traceback (most recent call last):
-        margins.errors.MarginsError: width: expected a valid integer, unable to parse string as an integer, got
-        'wide'
+        margins.errors.MarginsError: width: expected a valid integer, unable to parse string as an integer,
+        got 'wide'
         >>> Size(widht=4)
         Traceback (most recent call last):
         margins.errors.MarginsError: widht: expected a known setting, got 4; did you mean width? known: width

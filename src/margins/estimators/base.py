@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from margins.data.coding import TargetCoding
 from margins.data.extras import extra
@@ -33,6 +34,8 @@ with extra("tool"):
 
 Array = npt.NDArray[Any]
 LARGEST_SEED = 2**31 - 1
+_ROWS_TOGETHER = 32
+_CHEAP = frozenset({"tabular", "embeddings", "hashed_text"})
 
 
 class MarginsEstimator(BaseEstimator):
@@ -100,11 +103,9 @@ class MarginsEstimator(BaseEstimator):
         seed = self._seed()
         asked = Asked(task=self._task, select_share=self.select_share, seed=seed)
         problem, told = posed(rows, kinds, coding, asked)
-        recipe: Recipe = default_recipe(
-            problem.columns,
-            {**more, **self._changes(more), "task": self._task, "seed": seed},
-            num_rows=len(rows),
-        )
+        below = {"optimizer": {"name": "adamw"}, **more}
+        changes = {**below, **self._changes(below), "task": self._task, "seed": seed}
+        recipe: Recipe = default_recipe(problem.columns, changes, num_rows=len(rows))
         self.model_, fitted = train_problem(problem, recipe, device=self.device)
         self.n_iter_ = sum(len(phase.history) for phase in fitted)
         self.notes_ = [*told, *rows.frame.notes, *kind_notes(rows.frame, kinds, self.kinds)]
@@ -152,10 +153,19 @@ class MarginsEstimator(BaseEstimator):
         check_is_fitted(self)
         return self.model_
 
-    def _frame(self, X: Any) -> Frame:
-        """The rows of X, for a fitted estimator."""
+    def _outputs(self, X: Any, compute: Callable[[Frame], Array]) -> Array:
+        """What a model computes of the rows of X [N, ...].
+
+        Processors multiply few rows in another order than many. Where it costs little, a few more are
+        computed, so that what is said of a row does not depend on the rows beside it.
+        """
         frame = read_rows(self, X, self.kinds, is_fit=False)
-        return replace(frame, table=without_empty_types(frame, self.model_.columns.inputs))
+        frame = replace(frame, table=without_empty_types(frame, self.model_.columns.inputs))
+        num = len(frame)
+        if self.model_.recipe.encoder.name not in _CHEAP:
+            return compute(frame)
+        filled = torch.arange(-(-num // _ROWS_TOGETHER) * _ROWS_TOGETHER).clamp(max=num - 1)
+        return compute(frame.take(filled))[:num]
 
 
 def target_name(y: Any) -> str:

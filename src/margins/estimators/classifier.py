@@ -95,7 +95,7 @@ class MarginsClassifier(ClassifierMixin, MarginsEstimator):
         """Probabilities [N, C], in the order of `classes_`."""
         model = self._fitted_model()
         places = [model.classes.index(name) for name in names_of(self.classes_)]
-        return model.predict_proba(self._frame(X))[:, places]
+        return self._outputs(X, model.predict_proba)[:, places]
 
     def predict(self, X: Any) -> Array:
         """The likeliest label [N] of each row."""

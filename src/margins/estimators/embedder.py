@@ -109,7 +109,7 @@ class MarginsEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Margins
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Vectors [N, dim], of length one."""
         model = self._fitted_model()
-        return model.embed(self._frame(X))
+        return self._outputs(X, model.embed)
 
     def _named(self) -> list[tuple[str, Any]]:
         return super()._named() + ([] if self.dim is None else [("head.dim", self.dim)])

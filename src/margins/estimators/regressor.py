@@ -58,7 +58,7 @@ class MarginsRegressor(RegressorMixin, MarginsEstimator):
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
         """Numbers [N] in the unit of y."""
         model = self._fitted_model()
-        return np.asarray(model.predict(self._frame(X)), dtype=np.float64)
+        return self._outputs(X, lambda frame: np.asarray(model.predict(frame), dtype=np.float64))
 
 
 def _numbers(target: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

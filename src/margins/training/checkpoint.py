@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,7 +79,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none, and its folder may be no folder
+            partial.unlink()
         raise MarginsError(
             str(path), expected="a folder with room that can be written",
             received=error.strerror or str(error), fix="free space there or name another folder",

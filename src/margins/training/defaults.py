@@ -65,7 +65,8 @@ def _pace(kinds: set[InputKind], num_rows: int) -> dict[str, Any]:
     """How long and how fast to train inputs of these kinds."""
     if "image" in kinds:
         return {
-            "max_epochs": min(max(_IMAGE_VIEWS // max(num_rows, 1), 5), 40), "patience": None, "schedule": {"name": "one_cycle"},
+            "max_epochs": min(max(_IMAGE_VIEWS // max(num_rows, 1), 5), 40), "patience": None,
+            "schedule": {"name": "one_cycle"},
             "optimizer": {"name": "adamw", "learning_rate": 5e-3},
         }  # fmt: skip
     if kinds & {"text", "text_pair"}:

@@ -92,7 +92,7 @@ class Engine:
         return self.fabric.world_size
 
     def micro_batches(self, step: Tensor) -> list[Tensor]:
-        """This rank's rows of a step, in as many parts as it accumulates; none of them empty but the first."""
+        """The rows of a step that are this rank's, in the parts that it accumulates; only the first may be empty."""
         mine = share_of(step, part=self.fabric.global_rank, parts=self.num_ranks)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
         return parts or [mine]
@@ -161,9 +161,9 @@ class Engine:
 
     def scale_gradients(self, factor: Tensor) -> None:
         """Multiplies all gradients."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if gradients:
-            torch._foreach_mul_(gradients, factor)
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def update(self) -> None:
         """Clips, and lets the optimiser step."""

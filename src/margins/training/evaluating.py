@@ -44,7 +44,9 @@ def evaluate(model: Model, frame: Frame, *, metrics: Sequence[str] = (), seed: i
     scores = model.scores(frame)
     weight = weights(frame, model.columns) if model.columns.weight in frame.names else None
     group = model.columns.group
-    groups = None if group is None or group not in frame.names else frame.table[group].rank("dense").to_numpy()
+    groups = (
+        None if group is None or group not in frame.names else frame.table[group].rank("dense").to_numpy()
+    )
     found: dict[str, dict[str, float]] = {}
     for name in metrics or dict.fromkeys([model.recipe.metric, *SHOWN[model.recipe.task]]):
         metric = metric_of(model.recipe.task, name)
@@ -56,5 +58,7 @@ def evaluate(model: Model, frame: Frame, *, metrics: Sequence[str] = (), seed: i
         )  # fmt: skip
         found[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
     is_own = frame.fingerprint == model.about.get("fingerprint")
-    seen = "these are the data that the model was trained from: most rows are no test of it" if is_own else None
+    seen = (
+        "these are the data that the model was trained from: most rows are no test of it" if is_own else None
+    )
     return {"metrics": found, "rows": len(frame), "confidence": CONFIDENCE, "seen": seen}

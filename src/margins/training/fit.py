@@ -140,21 +140,26 @@ def resume(
     """
     run = RunFolder.of_run(folder)
     described = run.read_json(REQUEST)
-    source = data if data is not None else described["data"]
-    if source is None:
+    try:
+        request, began = Request.from_data(described["request"]), str(described["fingerprint"])
+        source, embeddings = described["data"], described["embeddings"]
+    except (KeyError, TypeError) as error:
+        raise MarginsError(
+            str(run.path / REQUEST), expected="the request of a run", received=f"one without {error}",
+            fix="start a new run",
+        ) from None  # fmt: skip
+    if data is None and source is None:
         raise MarginsError(
             "data", expected="the data frame that the run began with", received="none",
             fix="resume(folder, data)",
         )  # fmt: skip
-    frame = read_frame(source, embeddings=described["embeddings"])
-    if frame.fingerprint != described["fingerprint"]:
+    frame = read_frame(source if data is None else data, embeddings=embeddings)
+    if frame.fingerprint != began:
         raise MarginsError(
-            "data", expected=f"the data that {run.path} began with ({described['fingerprint'][:12]}...)",
+            "data", expected=f"the data that {run.path} began with ({began[:12]}...)",
             received=f"{frame.source} with other content ({frame.fingerprint[:12]}...)",
             fix="put the data back as they were, or start a new run",
         )  # fmt: skip
-    asked = described["request"]
-    request = Request(**{**asked, "roles": Roles(**asked["roles"])})
     ears = _Ears(watcher=watcher, tell=tell, loggers=loggers)
     return _run(_posed(frame, request, ears), request, run, ears)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def logger_named(name: str, folder: Path) -> Logger:
         return CSVLogger(root_dir=folder, name="csv", version="")
     if name == "tensorboard":
         with extra("loggers"):
-            import tensorboard  # noqa: F401 - fabric asks for it only when it writes
+            importlib.import_module("tensorboard")  # fabric asks for it only when it writes
             from lightning_fabric.loggers import TensorBoardLogger
         return TensorBoardLogger(root_dir=folder, name="tensorboard", version="")
     if name == "mlflow":

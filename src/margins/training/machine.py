@@ -51,7 +51,7 @@ def machine(
     try:
         yield fabric
     finally:
-        # Left to the end of the process, the connections would be torn down under threads that still use them.
+        # Left to the end of the process, connections would be torn down under threads that still use them.
         dist.destroy_process_group()
 
 

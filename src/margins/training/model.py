@@ -118,7 +118,9 @@ class Model:
             raise MarginsError("predict_proba", expected="a model of classes", received="one of values")
         if self.recipe.task == "label_sets":
             return scores.double().sigmoid().numpy()
-        return probabilities_of(scores) if self.calibration is None else self.calibration.probabilities(scores)
+        return (
+            probabilities_of(scores) if self.calibration is None else self.calibration.probabilities(scores)
+        )
 
     def shifted(self, scores: Tensor) -> Tensor:
         """Scores of labels, moved so that 0 is the threshold of each."""
@@ -247,7 +249,7 @@ def _description(folder: Path) -> dict[str, Any]:
     if described.get("format") != _FORMAT or missing:
         raise MarginsError(
             str(path), expected=f"a description of format {_FORMAT}",
-            received=f"format {described.get('format')}" + (f" without {sorted(missing)[0]}" if missing else ""),
+            received=f"format {described.get('format')}, without {', '.join(sorted(missing)) or 'nothing'}",
             fix="load it with the version of margins that wrote it",
         )  # fmt: skip
     return described

@@ -83,8 +83,9 @@ def read_bundle(folder: Path) -> NonFinite:
             received=f"no {BUNDLE} in it",
         )  # fmt: skip
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return NonFinite(**{**data, "scores": tuple(data["scores"]) if data["scores"] else None})
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data["scores"] = tuple(data["scores"]) if data["scores"] else None
+        return NonFinite(**data)
     except (ValueError, TypeError, KeyError) as error:
         raise MarginsError(str(path), expected="a whole bundle", received=str(error)) from None
 

@@ -78,7 +78,7 @@ class Objective(nn.Module):
         return self.loss.card.distributed == "independent" and not self.penalties
 
     def forward(self, scores: Tensor, embeddings: Tensor, targets: StepTargets) -> StepLoss:
-        """This rank's share of the loss of a step.
+        """The share of a step's loss that is this rank's.
 
         Args:
             scores: [B, C] of the head; for an embedding loss [B, d], the embeddings it compares.
@@ -160,9 +160,7 @@ def _by_frequency(settings: TargetSettings, counts: Tensor) -> list[Callable[[Ta
     if settings.class_margins:
         root = counts**-0.25
         margin = settings.class_margins * root / root.max()
-        changes.append(
-            lambda targets: targets.margin(candidates=margin.to(targets.device), on="positives")
-        )
+        changes.append(lambda targets: targets.margin(candidates=margin.to(targets.device), on="positives"))
     if settings.class_weight:
         weight = class_weights(settings.class_weight, counts)
         changes.append(lambda targets: targets.weigh_classes(weight.to(targets.device)))
@@ -178,4 +176,3 @@ def class_weights(rule: str, counts: Tensor) -> Tensor:
     """
     raw = 1 / counts if rule == "balanced" else (1 - _EFFECTIVE_BETA) / (1 - _EFFECTIVE_BETA**counts)
     return raw * counts.sum() / (raw * counts).sum()
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,9 +29,9 @@ class TargetSettings(Settings):
             with beta 0.999; on average 1.
     """
 
-    smooth: float = Field(0.0, ge=0, lt=1)
-    logit_adjustment: float = Field(0.0, ge=0)
-    class_margins: float = Field(0.0, ge=0)
+    smooth: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    logit_adjustment: Annotated[float, Field(ge=0)] = 0.0
+    class_margins: Annotated[float, Field(ge=0)] = 0.0
     class_weight: ClassWeight | None = None
 
     @property
@@ -51,8 +51,8 @@ class PenaltySettings(Settings):
     """
 
     loss: str
-    weight: float = Field(1.0, gt=0)
-    settings: dict[str, Any] = {}
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    settings: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _can_be_made(self) -> PenaltySettings:
@@ -77,10 +77,10 @@ class ObjectiveSettings(Settings):
     """
 
     loss: str = "cross_entropy"
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     link: Literal["none", "log_softmax"] = "none"
-    targets: TargetSettings = TargetSettings()  # pyright: ignore[reportCallIssue]
-    penalties: list[PenaltySettings] = []
+    targets: TargetSettings = TargetSettings()
+    penalties: tuple[PenaltySettings, ...] = ()
 
     @model_validator(mode="after")
     def _can_be_made(self) -> ObjectiveSettings:
@@ -142,8 +142,11 @@ def new_loss(name: str, settings: dict[str, Any]) -> Loss:
             )  # fmt: skip
     try:
         # YAML has no tuples, and no loss takes a list.
-        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return kind(**given)
     except TypeError as error:
         raise MarginsError(
-            f"settings of {name}", expected=f"values for {', '.join(known)}", received=" ".join(str(error).split())[:200],
+            f"settings of {name}",
+            expected=f"values for {', '.join(known)}",
+            received=" ".join(str(error).split())[:200],
         ) from None

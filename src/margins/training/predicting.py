@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 ROWS_AT_ONCE = 2048
-_METRIC_TASKS: dict[str, MetricTask] = {"classes": "classes", "label_sets": "label_sets", "values": "values", "matches": "rankings"}  # fmt: skip
+_METRIC_TASKS: dict[str, MetricTask] = {
+    "classes": "classes", "label_sets": "label_sets", "values": "values", "matches": "rankings",
+}  # fmt: skip
 
 
 def metric_of(task: str, name: str) -> Metric:

@@ -137,5 +137,3 @@ def new_network(
     encoder: Encoder[Any] = recipe.encoder.build(preparation, generator=generator)
     head = recipe.head.build(encoder.width, num_outputs, generator=generator)
     return Network(encoder, head), generator
-
-

@@ -52,16 +52,16 @@ class Phase(Settings):
         fresh_head: whether the head starts anew.
     """
 
-    changes: dict[str, Any] = {}
-    frozen: list[Literal["encoder", "head"]] = []
+    changes: dict[str, Any] = Field(default_factory=dict)
+    frozen: tuple[Literal["encoder", "head"], ...] = ()
     fresh_head: bool = False
 
 
 class Recipe(Settings):
     """How a model is trained: the part at each station, and the larger kinds.
 
-    The way of a batch: draw, mix inputs, encode, mix features, score, set targets, loss and penalties,
-    update, observe. A recipe reads and writes YAML; with the data's fingerprint and the seed it repeats a run.
+    The way of a batch: draw, encode, mix features, score, set targets, loss and penalties, update, observe.
+    A recipe reads and writes YAML; with the data's fingerprint and the seed it repeats a run.
 
     Args:
         task: what is predicted.
@@ -99,8 +99,8 @@ class Recipe(Settings):
     draw: AnyDraw = Shuffled()
     mix: AnyMix = NoMix()
     step: AnyStep = StandardStep()
-    refresh: list[AnyRefresh] = []
-    plan: list[Phase] = []
+    refresh: tuple[AnyRefresh, ...] = ()
+    plan: tuple[Phase, ...] = ()
     optimizer: AnyOptimizer = AdamW()
     schedule: AnySchedule = Constant()
     averaging: AnyAveraging = NoAveraging()

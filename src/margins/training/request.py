@@ -82,3 +82,13 @@ class Request:
     device: Device = "auto"
     every_seconds: float = EVERY_SECONDS
     threads: int | None = None
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Request:
+        """The request that `dataclasses.asdict` made plain.
+
+        Raises:
+            KeyError, TypeError: it did not.
+        """
+        rest: dict[str, Any] = {key: value for key, value in data.items() if key != "roles"}
+        return cls(roles=Roles(**data["roles"]), **rest)

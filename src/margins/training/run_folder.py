@@ -16,7 +16,7 @@ REQUEST, RECIPE, LOG, RESULTS = "run.json", "recipe.yaml", "log.jsonl", "results
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder with `run.json`, `recipe.yaml`, `log.jsonl`, a checkpoint, and in the end results and a model."""
+    """A folder with `run.json`, `recipe.yaml`, `log.jsonl`, a checkpoint, and at last results and a model."""
 
     path: Path
 
@@ -41,7 +41,8 @@ class RunFolder:
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise MarginsError(
                 "out", expected="a folder that can be created",
-                received=f"{folder}, but {existing} is not writable", fix="name a folder below one of your own",
+                received=f"{folder}, but {existing} is not writable",
+                fix="name a folder below one of your own",
             )  # fmt: skip
         return cls(folder)
 

@@ -62,7 +62,7 @@ class SavedTraining:
             if identity.get(name) != expected:
                 raise MarginsError(
                     str(self._path), expected=f"a checkpoint of the same {_WORDS[name]}",
-                    received=f"one of another ({str(identity.get(name))[:12]}..., not {str(expected)[:12]}...)",
+                    received="one of another",
                     fix="give the data and the recipe that the run began with, or start a new run",
                 )  # fmt: skip
         kept, fresh = restored(state, "trainer", path=self._path), self._trainer.state_dict()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from margins.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricOptimizer  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ class Trainer:
         optimizer = recipe.optimizer.build([network, objective], fused=recipe.precision != "fp16")
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self.engine = Engine(
-            fabric, network, objective, fabric.setup_optimizers(optimizer),
+            fabric, network, objective, cast("_FabricOptimizer", fabric.setup_optimizers(optimizer)),
             rows=train_rows, mix=recipe.mix, generator=generator, clip_norm=recipe.clip_norm,
             accumulate=recipe.accumulate,
         )  # fmt: skip
@@ -308,7 +309,9 @@ class Trainer:
     def _end_epoch(self, rate: float) -> None:
         p, started = self._progress, time.perf_counter()
         if first_not_finite(self.network.state_dict()) is not None:
-            raise self._failure(self._look(self._previous, Place(self.recipe.seed, p.epoch, p.step - 1), rate))
+            raise self._failure(
+                self._look(self._previous, Place(self.recipe.seed, p.epoch, p.step - 1), rate)
+            )
         with self._averaged.in_place():
             score = self._select_score()
             is_best = self._is_best(score)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from margins.data.settings import Settings
 class Averaging(Settings):
     """Which average of the weights is kept."""
 
-    name: str
+    name: Any  # a literal string in each part
 
     @abstractmethod
     def share_of_new(self, num_averaged: int, *, progress: float, ends_epoch: bool) -> float:
@@ -93,7 +93,8 @@ class AveragedWeights:
         if not self._mean:
             self._mean = [p.detach().clone() for p in self._parameters]
         else:
-            torch._foreach_lerp_(self._mean, self._parameters, share)
+            for mean, parameter in zip(self._mean, self._parameters, strict=True):
+                mean.lerp_(parameter, share)
         self._num += 1
 
     @contextmanager

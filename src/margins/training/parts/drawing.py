@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from margins.training.randomness import generator_of
 class Draw(Settings):
     """A way to draw the rows of an epoch."""
 
-    name: str
+    name: Any  # a literal string in each part
 
     @property
     def changes_prior(self) -> bool:
@@ -59,7 +59,7 @@ class Shuffled(Draw):
 
 
 class ClassBalanced(Draw):
-    """As many draws as there are rows, each class as likely; rows of a class in turn, shuffled anew each turn.
+    """As many draws as there are rows, each class as likely; rows of a class in turn, shuffled each turn.
 
     For long tails; it changes the class prior, so do not also reweigh or adjust for it.
     """
@@ -72,11 +72,9 @@ class ClassBalanced(Draw):
 
     def order(self, rows: TrainRows, generator: torch.Generator) -> Tensor:
         labels = rows.class_ids()
-        present, counts = labels.unique(return_counts=True)
+        present = labels.unique()
         share = -(-len(rows) // len(present))
-        drawn = [
-            _in_turns(torch.nonzero(labels == c).squeeze(1), share, generator) for c in present.tolist()
-        ]
+        drawn = [_in_turns(torch.nonzero(labels == c).squeeze(1), share, generator) for c in present.tolist()]
         # Class after class would make batches of one class: each row of this table is a round of all classes.
         rounds = torch.stack(drawn, dim=1)
         within = torch.rand(rounds.shape, generator=generator).argsort(1)

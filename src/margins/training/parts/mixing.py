@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -39,7 +39,7 @@ class MixingPlan:
 class Mix(Settings):
     """A way to mix."""
 
-    name: str
+    name: Any  # a literal string in each part
 
     @abstractmethod
     def plan(self, num_rows: int, generator: torch.Generator) -> MixingPlan | None:
@@ -83,6 +83,6 @@ AnyMix = Annotated[NoMix | FeatureMixup, Field(discriminator="name")]
 def _beta(alpha: float, generator: torch.Generator) -> float:
     """A draw from Beta(alpha, alpha), as the share of two gamma draws."""
     concentration = torch.full((2,), alpha, dtype=torch.float64)
-    gammas = torch._standard_gamma(concentration, generator=generator)  # noqa: SLF001 - the only seeded one
+    gammas = torch._standard_gamma(concentration, generator=generator)  # noqa: SLF001 - the only seeded one  # pyright: ignore[reportPrivateUsage]
     total = float(gammas.sum())
     return float(gammas[0]) / total if total > 0 else 0.5

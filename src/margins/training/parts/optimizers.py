@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -19,7 +19,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Optimizer(Settings):
     """An optimiser and its settings."""
 
-    name: str
+    name: Any  # a literal string in each part
     learning_rate: Positive
     weight_decay: NotNegative
 

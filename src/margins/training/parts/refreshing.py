@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from margins.data.settings import Settings
 class Refresh(Settings):
     """A pass over the training rows before an epoch."""
 
-    name: str
+    name: Any  # a literal string in each part
 
     @abstractmethod
     def is_due(self, epoch: int) -> bool:

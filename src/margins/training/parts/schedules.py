@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ class Schedule(Settings):
         warmup: share of all steps in which the rate rises linearly from near 0.
     """
 
-    name: str
+    name: Any  # a literal string in each part
     warmup: Share = 0.0
 
     @abstractmethod

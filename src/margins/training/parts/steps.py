@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from margins.training.engine import Engine, Place, StepReport, concatenated_targ
 class Step(Settings):
     """A kind of step."""
 
-    name: str
+    name: Any  # a literal string in each part
 
     @abstractmethod
     def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
