@@ -26,7 +26,7 @@ SMALL = {"encoder": {"width": 16}}
 FEW_STEPS = {"encoder": {"width": 16, "depth": 1}, "min_steps": 4}
 QUICK = [
     MarginsClassifier(FEW_STEPS, learning_rate=0.05, max_epochs=6),
-    MarginsRegressor(FEW_STEPS, learning_rate=0.05, max_epochs=10),
+    MarginsRegressor(FEW_STEPS, learning_rate=0.05, max_epochs=8),
     MarginsEmbedder(FEW_STEPS, max_epochs=3, dim=4),
 ]
 # Needs an environment variable that is read before any test; the estimators promise no other array library.
@@ -191,6 +191,7 @@ def test_texts_are_one_column_whatever_holds_them():
         found.append(fitted.predict_proba(X))
     assert all((probabilities == found[0]).all() for probabilities in found)
     assert fitted.model_.recipe.encoder.name == "hashed_text"
+    assert not any("categories" in note for note in fitted.notes_)
 
 
 def test_they_work_in_pipelines_grids_and_cross_validation():

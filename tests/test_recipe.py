@@ -112,7 +112,7 @@ def test_two_corrections_of_the_prior_can_be_accepted():
 
 def test_a_plan_is_one_recipe_a_phase_and_each_has_draws_of_its_own():
     first, second = recipe(**RICH).phases()
-    assert first.plan == second.plan == []
+    assert first.plan == second.plan == ()
     assert (first.draw.name, second.draw.name) == ("several_per_class", "class_balanced")
     assert second.max_epochs == 2
     assert second.seed != first.seed

@@ -40,7 +40,7 @@ def read_frame(source: Any, *, embeddings: str | Path | None = None) -> Frame:
     For anything that fits into memory; for more, `stream_frames`.
 
     Args:
-        source: a path that ends in .csv, .tsv, .parquet, .jsonl, .ndjson (all but Parquet also with .gz
+        source: a frame, which is given back; a path that ends in .csv, .tsv, .parquet, .jsonl, .ndjson (all but Parquet also with .gz
             behind), .npz, .npy or in idx form (train-images-idx3-ubyte.gz); a folder with a sub-folder of
             images for each label; or a data frame in memory (polars, pandas, Arrow, datasets, dict of
             lists).
@@ -58,6 +58,12 @@ def read_frame(source: Any, *, embeddings: str | Path | None = None) -> Frame:
         >>> len(frame), frame.names
         (2, ['text', 'label'])
     """
+    if isinstance(source, Frame):
+        if embeddings is not None:
+            raise MarginsError(
+                "embeddings", expected="a file or data frame to join them to", received="a frame that is read"
+            )
+        return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         raw, name = _read_path(path), path.name

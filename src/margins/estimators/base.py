@@ -80,10 +80,12 @@ class MarginsEstimator(BaseEstimator):
 
     def _rows(self, X: Any, cells: pl.Series, sample_weight: Any) -> MergedRows:
         """The different rows of what was passed to `fit`, with the cells of their targets."""
-        frame = read_rows(self, X, self.kinds, is_fit=True)
+        frame, given = read_rows(self, X, self.kinds, is_fit=True)
         check_consistent_length(frame.table, cells)
         weight = _check_sample_weight(sample_weight, cells, dtype=np.float64, ensure_non_negative=True)
-        return merged(frame, cells, weight)
+        kinds = kinds_of(frame, given)
+        frame = replace(frame, notes=[*frame.notes, *kind_notes(frame, kinds, given)])
+        return merged(frame, kinds, cells, weight)
 
     def _target(self, y: Any) -> Array:
         if y is None:
@@ -99,16 +101,15 @@ class MarginsEstimator(BaseEstimator):
         self, rows: MergedRows, coding: Callable[[Any], TargetCoding], more: Mapping[str, Any]
     ) -> Self:
         """Trains on the rows; `more` are changes of the recipe under those of the user."""
-        kinds = kinds_of(rows.frame, self.kinds)
         seed = self._seed()
         asked = Asked(task=self._task, select_share=self.select_share, seed=seed)
-        problem, told = posed(rows, kinds, coding, asked)
+        problem, told = posed(rows, coding, asked)
         below = {"optimizer": {"name": "adamw"}, **more}
         changes = {**below, **self._changes(below), "task": self._task, "seed": seed}
         recipe: Recipe = default_recipe(problem.columns, changes, num_rows=len(rows))
         self.model_, fitted = train_problem(problem, recipe, device=self.device)
         self.n_iter_ = sum(len(phase.history) for phase in fitted)
-        self.notes_ = [*told, *rows.frame.notes, *kind_notes(rows.frame, kinds, self.kinds)]
+        self.notes_ = [*told, *rows.frame.notes]
         return self
 
     def _changes(self, below: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class MarginsEstimator(BaseEstimator):
         Processors multiply few rows in another order than many. Where it costs little, a few more are
         computed, so that what is said of a row does not depend on the rows beside it.
         """
-        frame = read_rows(self, X, self.kinds, is_fit=False)
+        frame, _ = read_rows(self, X, self.kinds, is_fit=False)
         frame = replace(frame, table=without_empty_types(frame, self.model_.columns.inputs))
         num = len(frame)
         if self.model_.recipe.encoder.name not in _CHEAP:

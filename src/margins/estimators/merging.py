@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from margins.data.columns import InputKind
 from margins.data.frame import Frame
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class MergedRows:
 
     Args:
         frame: the inputs.
+        kinds: of its columns.
         target: one cell a row.
         weight: [N] above 0.
     """
 
     frame: Frame
+    kinds: dict[str, InputKind]
     target: pl.Series
     weight: Floats
 
@@ -40,11 +43,12 @@ class MergedRows:
         return len(self.frame)
 
 
-def merged(frame: Frame, target: pl.Series, weight: Floats) -> MergedRows:
+def merged(frame: Frame, kinds: dict[str, InputKind], target: pl.Series, weight: Floats) -> MergedRows:
     """The different rows that weigh something, in the order of their cells.
 
     Args:
         frame: the inputs.
+        kinds: of its columns.
         target: one cell a row.
         weight: [N] not negative, not all 0.
 
@@ -52,7 +56,7 @@ def merged(frame: Frame, target: pl.Series, weight: Floats) -> MergedRows:
         >>> import polars as pl
         >>> from margins.data.reading import read_frame
         >>> frame = read_frame({"x": [2.0, 1.0, 2.0, 3.0]})
-        >>> rows = merged(frame, pl.Series("y", [0, 1, 0, 1]), np.array([1.0, 1.0, 1.5, 0.0]))
+        >>> rows = merged(frame, {"x": "numeric"}, pl.Series("y", [0, 1, 0, 1]), np.array([1, 1, 1.5, 0]))
         >>> rows.frame.table["x"].to_list(), rows.target.to_list(), rows.weight.tolist()
         ([1.0, 2.0], [1, 0], [1.0, 2.5])
     """
@@ -64,7 +68,7 @@ def merged(frame: Frame, target: pl.Series, weight: Floats) -> MergedRows:
     rows = counted[order]
     summed = np.bincount(place, weights=weight[rows]).astype(np.float64)
     chosen = torch.from_numpy(rows[first])
-    return MergedRows(frame.take(chosen), target[rows[first]], summed)
+    return MergedRows(frame.take(chosen), kinds, target[rows[first]], summed)
 
 
 def _keys(frame: Frame, target: pl.Series) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ import torch
 
 from margins.data.class_coding import ClassCoding
 from margins.data.coding import TargetCoding
-from margins.data.columns import Columns, InputKind, TargetKind
+from margins.data.columns import Columns, TargetKind
 from margins.data.dividing import Division
 from margins.data.strata import strata_of
 from margins.data.value_coding import ValueCoding
@@ -46,14 +46,11 @@ class Asked:
     seed: int
 
 
-def posed(
-    rows: MergedRows, kinds: dict[str, InputKind], coding: Callable[[Any], TargetCoding], asked: Asked
-) -> tuple[Problem, list[str]]:
+def posed(rows: MergedRows, coding: Callable[[Any], TargetCoding], asked: Asked) -> tuple[Problem, list[str]]:
     """A problem with training and select rows, without report rows.
 
     Args:
         rows: different ones.
-        kinds: of the inputs.
         coding: fits the coding of the target on rows, given as their numbers.
         asked: the rest.
 
@@ -68,14 +65,14 @@ def posed(
     everyone = np.arange(len(rows), dtype=np.int64)
     # Division by quantiles asks for the values only, not for their unit.
     targets = coding(everyone).targets(rows.target)
-    train, select, told = _divided(rows, kinds, targets, asked)
+    train, select, told = _divided(rows, targets, asked)
     fitted = coding(train)
     targets = _weighed(fitted.targets(rows.target), rows)
     again = _repeats(rows, len(train)) if asked.task != "matches" else 1
     if again > 1:
         told.append(f"Rows repeat: {len(rows)} are different, and an epoch sees each {again} times.")
     division = Division(np.tile(train, again), select, everyone[:0], told)
-    columns = Columns(inputs=kinds, target=_free_name(rows, kinds), target_kind=_TARGET_KINDS[asked.task])
+    columns = Columns(inputs=rows.kinds, target=_free_name(rows), target_kind=_TARGET_KINDS[asked.task])
     return Problem(rows.frame, columns, fitted, division, targets), [*told, *fitted.notes]
 
 
@@ -103,12 +100,10 @@ def value_coding(rows: MergedRows) -> Callable[[Ints], ValueCoding]:
     return coding
 
 
-def _divided(
-    rows: MergedRows, kinds: dict[str, InputKind], targets: Targets, asked: Asked
-) -> tuple[Ints, Ints, list[str]]:
+def _divided(rows: MergedRows, targets: Targets, asked: Asked) -> tuple[Ints, Ints, list[str]]:
     share = asked.select_share
     roles = strata_of(targets, len(rows)).drawn((1 - share, share, 0.0), np.random.default_rng(asked.seed))
-    roles[_lone_gaps(rows, kinds, roles == 0)] = 0
+    roles[_lone_gaps(rows, roles == 0)] = 0
     train, select = np.flatnonzero(roles == 0), np.flatnonzero(roles == 1)
     lack = _lack(targets, select, asked)
     if lack is None:
@@ -133,10 +128,10 @@ def _lack(targets: Targets, select: Ints, asked: Asked) -> str | None:
     return None
 
 
-def _lone_gaps(rows: MergedRows, kinds: dict[str, InputKind], is_train: npt.NDArray[np.bool_]) -> Any:
+def _lone_gaps(rows: MergedRows, is_train: npt.NDArray[np.bool_]) -> Any:
     """Rows with a gap in a column that has none in training: they have to train, or none may have gaps."""
     moved = np.zeros(len(rows), dtype=bool)
-    for name, kind in kinds.items():
+    for name, kind in rows.kinds.items():
         if kind == "numeric":
             cells = rows.frame.table[name]
             floats = cells.cast(float).fill_null(float("nan"))
@@ -160,8 +155,8 @@ def _repeats(rows: MergedRows, num_train: int) -> int:
     return max(1, min(round(float(rows.weight.mean())), _ROWS_AN_EPOCH // num_train))
 
 
-def _free_name(rows: MergedRows, kinds: dict[str, InputKind]) -> str:
+def _free_name(rows: MergedRows) -> str:
     name = rows.target.name
-    while name in kinds:
+    while name in rows.kinds:
         name += "_"
     return name

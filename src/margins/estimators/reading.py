@@ -23,7 +23,7 @@ Kinds = Mapping[str, InputKind] | InputKind | None
 TEXT, VECTOR = "text", "vector"
 
 
-def read_rows(estimator: Any, X: Any, kinds: Kinds, *, is_fit: bool) -> Frame:
+def read_rows(estimator: Any, X: Any, kinds: Kinds, *, is_fit: bool) -> tuple[Frame, Kinds]:
     """X as a frame, checked as scikit-learn checks it.
 
     Args:
@@ -32,21 +32,24 @@ def read_rows(estimator: Any, X: Any, kinds: Kinds, *, is_fit: bool) -> Frame:
         kinds: see `kinds_of`.
         is_fit: whether this is the data that it is fitted on.
 
+    Returns:
+        the rows, and the kinds given, which for texts alone is "text" if nothing was said.
+
     Raises:
         MarginsError: cells that have no place in a frame.
         ValueError: what scikit-learn refuses: no rows, infinite numbers, another number of columns.
     """
     texts = _texts_of(X)
     if texts is not None:
-        return read_frame({TEXT: texts})
+        return read_frame({TEXT: texts}), "text" if kinds is None else kinds
     with extra("tool"):
         from sklearn.utils.validation import validate_data
     if hasattr(X, "columns") or hasattr(X, "column_names"):
         frame = read_frame(_named_by_texts(X))
         validate_data(estimator, X, reset=is_fit, skip_check_array=True)
-        return frame
+        return frame, kinds
     values = validate_data(estimator, X, reset=is_fit, dtype=np.float64, ensure_all_finite="allow-nan")
-    return read_frame(_columns_of(values, kinds))
+    return read_frame(_columns_of(values, kinds)), kinds
 
 
 def kinds_of(frame: Frame, kinds: Kinds) -> dict[str, InputKind]:
@@ -67,7 +70,7 @@ def kinds_of(frame: Frame, kinds: Kinds) -> dict[str, InputKind]:
     """
     if isinstance(kinds, str):
         return cast("dict[str, InputKind]", dict.fromkeys(frame.names, kinds))
-    given = dict(kinds or {})
+    given: dict[str, InputKind] = dict(kinds) if kinds else {}
     for name in given:
         if name not in frame.names:
             raise MarginsError(

@@ -92,7 +92,7 @@ class Engine:
         return self.fabric.world_size
 
     def micro_batches(self, step: Tensor) -> list[Tensor]:
-        """The rows of a step that are this rank's, in the parts that it accumulates; only the first may be empty."""
+        """The rows of a step that are this rank's, part by part; none is empty, or there is only one."""
         mine = share_of(step, part=self.fabric.global_rank, parts=self.num_ranks)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
         return parts or [mine]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from margins.data.choosing import choose_columns
+from margins.data.dividing import Division
 from margins.data.frame import Frame
 from margins.data.overlap import overlap
 from margins.data.reading import read_frame
@@ -36,6 +37,7 @@ class Trained:
         fitted: how each phase went.
         scores: role to metric to number; "report" rows were opened once, at the very end.
         told: everything that was decided or is odd, one sentence each.
+        division: which rows trained, selected and reported.
         folder: of the run; None when nothing was written.
     """
 
@@ -43,6 +45,7 @@ class Trained:
     fitted: list[Fitted]
     scores: dict[str, dict[str, float]]
     told: list[str]
+    division: Division
     folder: Path | None
 
 
@@ -55,6 +58,7 @@ def train(
     out: str | Path | None = None,
     select_share: float = 0.15,
     report_share: float = 0.15,
+    division_seed: int | None = None,
     device: Device = "auto",
     every_seconds: float = EVERY_SECONDS,
     threads: int | None = None,
@@ -76,6 +80,7 @@ def train(
         out: folder of the run, new; nothing is written without.
         select_share: of the rows that choose epochs and thresholds, where no column says.
         report_share: of the rows that judge the finished model, where no column says.
+        division_seed: of the division into roles; the recipe's seed when None.
         device: "auto" takes a GPU if there is one.
         every_seconds: longest time between two checkpoints, in which work can be lost.
         threads: of torch on the CPU; None takes what suits the encoder.
@@ -106,7 +111,7 @@ def train(
         raise MarginsError("roles", expected="roles or keywords", received="both")
     request = Request(
         roles=roles or Roles.of(named_roles), changes=recipe, select_share=select_share,
-        report_share=report_share, device=device, every_seconds=every_seconds, threads=threads,
+        report_share=report_share, division_seed=division_seed, device=device, every_seconds=every_seconds, threads=threads,
     )  # fmt: skip
     folder = None if out is None else RunFolder.new(out) if is_first_rank() else RunFolder(Path(out))
     ears = _Ears(watcher=watcher, tell=tell, loggers=loggers)
@@ -202,8 +207,9 @@ def _posed(frame: Frame, request: Request, ears: _Ears) -> _Posed:
     columns, decided = choose_columns(frame, **asdict(request.roles))
     told = ears.say(decided)
     recipe = default_recipe(columns, request.changes, num_rows=len(frame))
+    seed = recipe.seed if request.division_seed is None else request.division_seed
     problem, odd = pose(
-        frame, columns, seed=recipe.seed, select_share=request.select_share,
+        frame, columns, seed=seed, select_share=request.select_share,
         report_share=request.report_share,
     )  # fmt: skip
     told += ears.say([*odd, *(found.sentence for found in overlap(frame, columns, problem.division))])
@@ -228,4 +234,7 @@ def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears)
         results = {"scores": scores, "told": posed.told, "fitted": [asdict(f) for f in fitted]}
         folder.write_json(RESULTS, results)
     path = None if folder is None else folder.path
-    return Trained(model=model, fitted=fitted, scores=scores, told=posed.told, folder=path)
+    return Trained(
+        model=model, fitted=fitted, scores=scores, told=posed.told,
+        division=posed.problem.division, folder=path,
+    )  # fmt: skip

@@ -69,6 +69,7 @@ class Request:
         changes: keys of a recipe that are not to have their defaults.
         select_share: of the rows, where no column says.
         report_share: of the rows, where no column says.
+        division_seed: of the division; the recipe's seed when None.
         device: "auto", "cpu" or "cuda".
         every_seconds: longest time between two checkpoints.
         threads: of torch on the CPU; None takes what suits the encoder. Other numbers of threads add up in
@@ -79,6 +80,7 @@ class Request:
     changes: Mapping[str, Any] | None = None
     select_share: float = 0.15
     report_share: float = 0.15
+    division_seed: int | None = None
     device: Device = "auto"
     every_seconds: float = EVERY_SECONDS
     threads: int | None = None
