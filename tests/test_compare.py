@@ -11,61 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from margins.compare import ComparisonResult, Roles, Spoiling, compare, folding, trials
+from made_up_comparisons import blobs, design_of, quick, texts
+from margins.compare import ComparisonResult, Roles, trials
 from margins.compare.classes import class_rows
 from margins.compare.demo import ROLES as DIGITS
 from margins.compare.demo import digits_frame, long_tail_with_wrong_labels
-from margins.compare.describe import copies_across_folds
-from margins.compare.design import Design, shared_recipe
+from margins.compare.design import shared_recipe
 from margins.data import Frame, ReportRows, outer_folds, read_frame
 from margins.data.splits import OuterFold
-from margins.encoders import HashedTextPreparation
-from margins.errors import MarginsError
 from margins.evaluation import find_metric
 from margins.evaluation.statistics import corrected_t, holm
-from margins.training import presets_for
 
-QUICK = {"max_epochs": 3, "patience": 3}
 BANKING = Path(__file__).parents[2] / "shared" / "data" / "banking77" / "train.csv.gz"
-
-
-def blob_columns(num: int = 90, *, shift: float = 1.5, seed: int = 0) -> dict[str, Any]:
-    labels = np.arange(num) % 3
-    values = shift * np.eye(3)[labels] + np.random.default_rng(seed).normal(0, 1, (num, 3))
-    return {name: values[:, k].copy() for k, name in enumerate("abc")} | {"y": [*"uvw" * (num // 3)]}
-
-
-def blobs(num: int = 90, **more: Any) -> Frame:
-    return read_frame(blob_columns(num) | more)
-
-
-def texts() -> Frame:
-    draws = np.random.default_rng(0)
-    words = {"fruit": ["apple", "pear", "plum"], "tool": ["saw", "drill", "lathe"]}
-    rows = [(name, " ".join(draws.choice(words[name], 3))) for _ in range(30) for name in words]
-    return read_frame({"text": [text for _, text in rows], "label": [name for name, _ in rows]})
-
-
-def quick(frame: Frame | None = None, metric: str = "accuracy", **asked) -> ComparisonResult:
-    options = {"recipes": ["focal", "label_smoothing"], "num_folds": 3, "training": QUICK, **asked}
-    roles = Roles(target="y") if frame is None else None
-    return compare(frame or blobs(), metric, **{"roles": roles, **options})
-
-
-def design_of(frame: Frame, metric: str = "accuracy", *, num_folds: int = 3, **asked: Any) -> Design:
-    """What `compare` would run, with the baseline alone."""
-    rows = class_rows(frame, asked.pop("roles", None))
-    folds = outer_folds(rows.labels, num_folds=num_folds, groups=rows.groups)
-    fields = {
-        "rows": rows, "folds": folds, "recipes": presets_for(find_metric("accuracy"), ["focal"])[:1],
-        "num_seeds": 1, "seed": 0, "metric": find_metric(metric),
-        "training": shared_recipe(rows, metric, QUICK),
-    }  # fmt: skip
-    return Design(**{**fields, **asked})
 
 
 @pytest.fixture
@@ -234,58 +194,6 @@ def test_a_text_table_is_compared_end_to_end_and_learns():
     assert result.description.kind == "text"
 
 
-def test_defaults_follow_the_kind_of_input():
-    numbers, words = (design_of(f, roles=r).rows for f, r in ((blobs(), Roles(target="y")), (texts(), None)))
-    assert shared_recipe(numbers, "accuracy").max_epochs > shared_recipe(words, "accuracy").max_epochs
-
-
-def test_copies_across_folds_are_counted_and_copies_within_a_fold_are_not():
-    columns = blob_columns(12)
-    rows = class_rows(read_frame(columns), Roles(target="y"))
-    folds = outer_folds(rows.labels, num_folds=2)
-    assert copies_across_folds(rows, folds) == []
-    first, second = folds[0].test[:2]
-    other = folds[1].test[np.flatnonzero(rows.labels[folds[1].test] != rows.labels[first])[0]]
-
-    def copied(place: int) -> list[str]:
-        for name in "abc":
-            columns[name][place] = columns[name][first]
-        return copies_across_folds(class_rows(read_frame(columns), Roles(target="y")), folds)
-
-    assert copied(second) == []
-    (sentence,) = copied(other)
-    agreeing = int(rows.labels[second] == rows.labels[other])
-    assert sentence.startswith("3 of 12 rows (25.0%) were scored while an exact copy")
-    assert f"({3 - 2 * agreeing} of them with other labels only)" in sentence
-
-
-def test_preparations_are_fitted_on_the_training_rows_of_their_fold_alone():
-    # Every row has a category of its own, so a vocabulary tells which rows were looked at.
-    frame = blobs(30, name=[f"n{i}" for i in range(30)])
-    roles = Roles(target="y", inputs=["name"], kinds={"name": "categorical"})
-    design = design_of(frame, roles=roles)
-    folds = folding.prepared_folds(design, folding.InputsOf(design.rows.input_frame()))
-    assert len({id(fold.preparation) for fold in folds}) == 3
-    for fold in folds:
-        (known,) = fold.preparation.vocabularies.values()
-        assert sorted(known) == sorted(f"n{i}" for i in fold.train.tolist())
-        ids = fold.preparation(design.rows.input_frame()).categories[:, 0]
-        assert (ids > 0).nonzero()[:, 0].tolist() == fold.train.tolist()
-
-
-def test_texts_are_hashed_once_for_all_folds_repeats_and_recipes(monkeypatch: pytest.MonkeyPatch):
-    hashed: list[int] = []
-    real = HashedTextPreparation.inputs_of
-
-    def counted(self: HashedTextPreparation, columns: list[list[str]]) -> object:
-        hashed.append(len(columns[0]))
-        return real(self, columns)
-
-    monkeypatch.setattr(HashedTextPreparation, "inputs_of", counted)
-    quick(texts(), num_repeats=2)
-    assert [num for num in hashed if num] == [60]
-
-
 def grouped_blobs() -> Frame:
     """Thirty groups of three rows, each with all classes."""
     return blobs(90, user=[f"user {i // 3}" for i in range(90)])
@@ -302,22 +210,6 @@ def test_rows_of_a_group_stay_in_one_role_of_every_fold(trainers: list[Any]):
         assert len(trainer.rows[0].ids) + len(trainer.rows[1].ids) == 3 * len(train | select)
     assert len({frozenset(t.rows[0].ids.tolist()) for t in trainers}) == 3
     assert any("rows of one 'user' together" in s for s in result.description.protocol)
-
-
-def test_rows_of_weight_zero_do_not_count_in_the_score():
-    columns, is_known = blob_columns(90), np.arange(90) % 9 >= 3
-    wrong = [y if known else "vwu"["uvw".index(y)] for y, known in zip(columns["y"], is_known, strict=True)]
-    # Training sees the known rows alone, so that only the score could tell.
-    known_only = Spoiling(lambda at, labels, _: (at[is_known[at]], labels[is_known[at]]), "Known rows only.")
-    roles = Roles(target="y", weight="w", inputs=["a", "b", "c"])
-    scores: list[list[float]] = []
-    for labels, weight in ((columns["y"], is_known), (wrong, is_known), (wrong, is_known | True)):
-        frame = read_frame(columns | {"y": labels, "w": weight.astype(float)})
-        folds = outer_folds(np.arange(90) % 3, num_folds=3)
-        design = design_of(frame, roles=roles, folds=folds, spoiling=known_only)
-        scores.append([t.score for t in trials.run_trials(design)])
-    assert scores[0] == scores[1]
-    assert min(np.array(scores[1]) - scores[2]) > 0.1
 
 
 def test_row_weights_reach_the_rows_that_train_select_and_judge(
@@ -339,39 +231,6 @@ def test_row_weights_reach_the_rows_that_train_select_and_judge(
     assert any("weight, 'importance'" in s for s in result.description.protocol)
 
 
-@pytest.mark.parametrize("positive", ["fruit", "tool"])
-def test_the_positive_class_is_number_one_and_is_named(positive: str):
-    rows = class_rows(texts(), positive=positive)
-    assert rows.classes[1] == positive
-    assert [rows.classes[i] for i in rows.labels] == rows.frame.table["label"].to_list()
-    result = quick(texts(), "average_precision", positive=positive, num_folds=2)
-    assert result.description.protocol[-1] == f"The positive class is {positive!r}, as asked for."
-    counts = list(result.description.class_counts.values())
-    assert counts == sorted(counts, reverse=True)
-
-
-def test_notes_of_the_data_are_warnings_and_decisions_are_in_the_protocol_and_both_are_told_first():
-    told: list[str] = []
-    done: list[int] = []
-
-    def tell(sentence: str) -> None:
-        assert not done
-        told.append(sentence)
-
-    frame = blobs(same=[1.5] * 90, split=["train", "test"] * 45)
-    result = quick(
-        frame, roles=Roles(target="y"), tell=tell, on_trial_done=lambda *trial: done.append(trial[0])
-    )
-    assert done
-    assert any(s.endswith("tell nothing: same.") for s in result.warnings)
-    assert any("'split' is named as one that divides rows; it was not used" in s for s in result.warnings)
-    assert result.description.protocol[0].startswith("Columns: split: column 'split', by its name; target:")
-    of_the_data = {w for w in result.warnings if "every outer fold" not in w}
-    assert len(of_the_data) == 2
-    assert of_the_data <= set(told)
-    assert any(sentence.startswith("inputs:") for sentence in told)
-
-
 def test_changes_of_the_recipe_reach_every_training_and_are_named(trainers: list[Any]):
     changes = {
         "max_epochs": 2,
@@ -385,77 +244,6 @@ def test_changes_of_the_recipe_reach_every_training_and_are_named(trainers: list
     named = "Set for all recipes: max_epochs = 2, optimizer.learning_rate = 0.01, encoder.name = tabular"
     assert any(s.startswith(named) for s in result.description.protocol)
     assert "7 units" in result.description.encoder
-
-
-def test_classes_mixed_inputs_and_embeddings_are_compared_too():
-    draws = np.random.default_rng(0)
-    vectors = pl.Series("embedding", draws.normal(size=(90, 4)).astype(np.float32))
-    frame = read_frame(pl.DataFrame(blob_columns()).with_columns(vectors))
-    for names, encoder in ((["embedding"], "embeddings"), (["a", "embedding"], "combined")):
-        result = quick(frame, roles=Roles(target="y", inputs=names), num_folds=2)
-        assert result.description.inputs == names
-        assert encoder in result.description.encoder
-
-
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"metric": "acuracy"}, ("metric", "'acuracy'", "did you mean accuracy")),
-        ({"metric": "ndcg@10"}, ("a metric of classes", "ndcg@10")),
-        ({"recipes": ["focl"]}, ("recipe", "did you mean focal")),
-        ({"num_folds": 1}, ("folds", "at least 2")),
-        ({"num_folds": 31}, ("at least 31 rows in every class", "u (30), v (30), w (30)")),
-        ({"num_seeds": 0}, ("seeds", "at least 1", "0")),
-        ({"num_repeats": 0}, ("repeats", "at least 1")),
-        ({"seed": -1}, ("seed", "not negative")),
-        ({"confidence": 1.0}, ("confidence", "(0, 1)")),
-        ({"positive": "u"}, ("positive", "two classes", "3 classes")),
-        ({"training": {"objective": {"loss": "focal"}}}, ("training: objective", "recipes=")),
-        ({"training": {"metric": "auroc"}}, ("training: metric", "metric=")),
-        ({"training": {"seed": 3}}, ("training: seed", "seed=")),
-        ({"training": {"plan": []}}, ("training: plan", "one phase")),
-        ({"training": {"task": "matches"}}, ("training: task", "classes", "'matches'")),
-        ({"training": {"max_epochs": 0}}, ("max_epochs", "greater than or equal to 1")),
-        ({"training": {"max_epoch": 3}}, ("max_epoch", "did you mean max_epochs")),
-        ({"training": {"draw": {"name": "class_balanced"}}, "recipes": ["logit_adjusted"]}, ("multiply",)),
-        ({"roles": Roles(target="z")}, ("target", "a column of data frame", "'z'")),
-        ({"roles": Roles(target="a")}, ("compare judges classes so far", "'a' of kind value")),
-        ({"roles": Roles(target="y", time="a")}, ("time", "the outer folds go over all rows", "'a'")),
-        ({"roles": Roles(target="y", split="a")}, ("split", "the outer folds go over all rows")),
-    ],
-)
-def test_a_comparison_that_cannot_be_made_is_refused_before_any_training(asked: dict, words: tuple[str, ...]):
-    assert_refused_before_training(words, **asked)
-
-
-def assert_refused_before_training(words: tuple[str, ...], *given: Any, **asked: Any) -> None:
-    told: list[object] = []
-    with pytest.raises(MarginsError) as refused:
-        quick(*given, **asked, on_trial_done=lambda *trial: told.append(trial))
-    for word in words:
-        assert word in str(refused.value)
-    assert told == []
-
-
-@pytest.mark.parametrize(
-    ("more", "roles", "metric", "words"),
-    [
-        ({"g": [None] + ["x"] * 89}, {"group": "g"}, "accuracy", ("group 'g'", "an empty cell in row 1")),
-        ({"g": ["p", "q"] * 45}, {"group": "g"}, "accuracy", ("at least 3 groups in every class", "u (2)")),
-        ({"gap": [None] + [1.0] * 89}, {"inputs": ["gap"]}, "accuracy", ("'gap'", "none in row 1")),
-        ({"w": [1.0] + [0.0] * 89}, {"weight": "w"}, "accuracy", ("outer fold", "accuracy can be measured")),
-        ({"w": [-1.0] + [0.0] * 89}, {"weight": "w"}, "accuracy", ("weight 'w'", "-1 in row 1")),
-    ],
-)  # fmt: skip
-def test_rows_that_some_fold_could_not_use_are_refused_before_any_training(more, roles, metric, words):
-    named = Roles(**{"target": "y", "inputs": ["a", "b", "c"], **roles})
-    assert_refused_before_training(words, blobs(**more), metric, roles=named)
-
-
-def test_label_sets_and_values_are_refused_by_their_kind():
-    frame = read_frame({"text": [f"word {i} here" for i in range(40)], "tags": ["a|b", "b|c"] * 20})
-    with pytest.raises(MarginsError, match="compare judges classes so far, got 'tags' of kind label_set"):
-        compare(frame, "accuracy", roles=Roles(target="tags"))
 
 
 def test_the_demo_spoils_rows_outside_the_fold_alone_long_tailed_and_a_fifth_mislabelled():
@@ -480,12 +268,6 @@ def test_the_demo_spoils_rows_outside_the_fold_alone_long_tailed_and_a_fifth_mis
     assert (again[0] == rows).all()
     assert (again[1] == given).all()
     assert np.bincount(table.labels[fold.test]).min() >= 34
-
-
-def test_a_spoiling_that_reaches_into_the_test_fold_is_refused():
-    reaching = Spoiling(lambda _rows, _labels, _draws: (np.arange(90), np.arange(90) % 3), "Reaches.")
-    with pytest.raises(MarginsError, match="outside the outer test fold"):
-        quick(spoiling=reaching)
 
 
 @pytest.mark.slow

@@ -107,9 +107,27 @@ def compare(
         design.training.changed(objective=recipe.objective)  # what does not go together is told now
     rules = protocol(design, changes=training or {}, positive=positive, confidence=confidence)
     trials = run_trials(design, on_trial_done, lambda: _tell([*rows.decided, *rows.notes], tell))
+    result = _result(design, trials, rules, started, num_repeats=num_repeats, confidence=confidence)
+    description = replace(result.description, seconds=time.perf_counter() - clock)
+    return replace(result, description=description, answer=answer_of(result, measure))
+
+
+def _result(
+    design: Design,
+    trials: Sequence[Trial],
+    rules: list[str],
+    started: datetime,
+    *,
+    num_repeats: int,
+    confidence: float,
+) -> ComparisonResult:
+    """All that follows from the scores, but for the answer in words."""
+    rows, folds = design.rows, design.folds
     by_fold = {recipe.name: _fold_scores(trials, recipe.name, len(folds)) for recipe in design.recipes}
-    judgement = judge(by_fold, metric=measure, test_to_train=mean_test_to_train(folds), confidence=confidence)
-    result = ComparisonResult(
+    judgement = judge(
+        by_fold, metric=design.metric, test_to_train=mean_test_to_train(folds), confidence=confidence
+    )
+    return ComparisonResult(
         description=_description(design, rules, started, num_repeats=num_repeats),
         recipes=_recipe_results(design.recipes, trials, judgement, len(folds)),
         differences=judgement.differences,
@@ -119,8 +137,6 @@ def compare(
         answer="",
         warnings=[*rows.notes, *copies_across_folds(rows, folds), *judgement.warnings],
     )
-    description = replace(result.description, seconds=time.perf_counter() - clock)
-    return replace(result, description=description, answer=answer_of(result, measure))
 
 
 def _tell(sentences: Sequence[str], tell: Callable[[str], None] | None) -> None:

@@ -156,7 +156,7 @@ class Trainer:
     @property
     def is_done(self) -> bool:
         """Whether there is no step left to take."""
-        p, patience = self._progress, None if self._select is None else self.recipe.patience
+        p, patience = self._progress, self.recipe.patience
         waited = len(p.history) - 1 - p.best
         return p.epoch >= self.recipe.max_epochs or (
             patience is not None and p.best >= 0 and p.step == 0 and waited >= patience
@@ -185,7 +185,8 @@ class Trainer:
             self._begin_epoch()
         rows, place = self._steps[p.step], Place(self.recipe.seed, p.epoch, p.step)
         rate = self._set_rate()
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         report = self._taken(rows, place, rate)
         ends_epoch = p.step + 1 == len(self._steps)
         self._averaged.after_step(progress=(p.epoch + 1) / self.recipe.max_epochs, ends_epoch=ends_epoch)
@@ -334,7 +335,7 @@ class Trainer:
     def _is_best(self, score: float) -> bool:
         p = self._progress
         if self._select is None or p.best < 0:
-            return True
+            return True  # without rows to choose the last epoch is the best, and patience never ends
         return self._metric.improvement(score - p.history[p.best]["select_score"]) > 0
 
 
