@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint mutants bench clean
+.PHONY: help demo test test-all lint mutants bench docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,12 @@ bench: $(INSTALLED) ## measure the claims on speed and memory; adds rows to benc
 	@$(BIN)/python benchmarks/import_time.py
 	@$(BIN)/python benchmarks/dense_losses.py
 
+docs: $(INSTALLED) ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean: ## remove .venv, caches and builds; runs/ stays
-	@rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find src tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # hatchling first, so that the build of margins itself uses the pinned one.

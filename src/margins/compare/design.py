@@ -93,12 +93,4 @@ def shared_recipe(rows: ClassRows, metric: str, changes: Mapping[str, Any] | Non
             )
     if given.get("task", "classes") != "classes":
         raise MarginsError("training: task", expected="classes", received=repr(given["task"]))
-    plain = default_recipe(rows.columns, {"metric": metric}, num_rows=len(rows)).model_dump()
-    named = {key: _named(value, plain.get(key)) for key, value in given.items()}
-    return default_recipe(rows.columns, {**named, "metric": metric}, num_rows=len(rows))
-
-
-def _named(change: Any, plain: Any) -> Any:
-    """A change of a part that does not name its kind changes the kind that is there."""
-    is_part = isinstance(plain, Mapping) and "name" in plain and isinstance(change, Mapping)
-    return {"name": plain["name"], **change} if is_part else change
+    return default_recipe(rows.columns, {**given, "metric": metric}, num_rows=len(rows))

@@ -88,6 +88,7 @@ def choose_columns(
     told: list[str] = []
     given = {"weight": weight, "group": group, "domain": domain, "id": id, "split": split, "time": time}
     roles = {role: name for role, name in given.items() if name is not None}
+    _check_words(kinds or {}, target_kind)
     named = list(kinds or {}) if inputs is None else list(inputs)
     named = named if inputs is not None or kinds else None
     _check_names(frame, named or [], kinds or {}, target, roles)
@@ -128,6 +129,16 @@ def _check_names(
             fix="take the target out of the inputs: a model would only copy it",
         )
     _check_once(inputs, kinds, target, roles)
+
+
+def _check_words(kinds: Mapping[str, str], target_kind: str | None) -> None:
+    given = [("kinds", kind, get_args(InputKind)) for kind in kinds.values()]
+    given += [("target_kind", target_kind, get_args(TargetKind))] if target_kind is not None else []
+    for argument, word, known in given:
+        if word not in known:
+            raise MarginsError(
+                argument, expected="a known kind", received=repr(word), fix=suggestion(word, list(known))
+            )
 
 
 def _check_once(

@@ -40,10 +40,10 @@ def read_frame(source: Any, *, embeddings: str | Path | None = None) -> Frame:
     For anything that fits into memory; for more, `stream_frames`.
 
     Args:
-        source: a frame, which is given back; a path that ends in .csv, .tsv, .parquet, .jsonl, .ndjson (all but Parquet also with .gz
+        source: a path that ends in .csv, .tsv, .parquet, .jsonl, .ndjson (all but Parquet also with .gz
             behind), .npz, .npy or in idx form (train-images-idx3-ubyte.gz); a folder with a sub-folder of
             images for each label; or a data frame in memory (polars, pandas, Arrow, datasets, dict of
-            lists).
+            lists); a `Frame` is given back as it is.
         embeddings: an .npy or .npz file with a matrix of as many rows, joined as the column "embedding".
 
     Returns:

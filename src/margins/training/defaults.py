@@ -58,7 +58,9 @@ def default_recipe(
     }
     if task == "matches":
         start |= {"head": {"name": "projection"}, "draw": {"name": "several_per_class"}}
-    return validated(Recipe, _laid_over(start, given), what="recipe")
+    # Written out in full first, so that a change of a part need not name its kind.
+    plain = validated(Recipe, start, what="recipe").model_dump()
+    return validated(Recipe, _laid_over(plain, given), what="recipe")
 
 
 def _pace(kinds: set[InputKind], num_rows: int) -> dict[str, Any]:

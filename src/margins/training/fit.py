@@ -111,11 +111,12 @@ def train(
         raise MarginsError("roles", expected="roles or keywords", received="both")
     request = Request(
         roles=roles or Roles.of(named_roles), changes=recipe, select_share=select_share,
-        report_share=report_share, division_seed=division_seed, device=device, every_seconds=every_seconds, threads=threads,
+        report_share=report_share, division_seed=division_seed, device=device,
+        every_seconds=every_seconds, threads=threads,
     )  # fmt: skip
     folder = None if out is None else RunFolder.new(out) if is_first_rank() else RunFolder(Path(out))
     ears = _Ears(watcher=watcher, tell=tell, loggers=loggers)
-    posed = _posed(read_frame(data, embeddings=embeddings), request, ears)
+    posed = _posed(read_frame(data, embeddings=embeddings), request, folder, ears)
     request = replace(request, threads=threads or threads_for(posed.recipe.encoder.name))
     if folder is not None and is_first_rank():
         folder.write_json(REQUEST, _described(request, data, embeddings, posed.problem.frame))
@@ -166,7 +167,7 @@ def resume(
             fix="put the data back as they were, or start a new run",
         )  # fmt: skip
     ears = _Ears(watcher=watcher, tell=tell, loggers=loggers)
-    return _run(_posed(frame, request, ears), request, run, ears)
+    return _run(_posed(frame, request, run, ears), request, run, ears)
 
 
 def _described(request: Request, data: Any, embeddings: Any, frame: Frame) -> dict[str, Any]:
@@ -196,14 +197,15 @@ class _Ears:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Posed:
-    """The data with all that was decided about them."""
+    """The data with all that was decided about them; what cannot be used was refused before this is made."""
 
     problem: Problem
     recipe: Recipe
+    job: Job
     told: list[str]
 
 
-def _posed(frame: Frame, request: Request, ears: _Ears) -> _Posed:
+def _posed(frame: Frame, request: Request, folder: RunFolder | None, ears: _Ears) -> _Posed:
     columns, decided = choose_columns(frame, **asdict(request.roles))
     told = ears.say(decided)
     recipe = default_recipe(columns, request.changes, num_rows=len(frame))
@@ -213,7 +215,8 @@ def _posed(frame: Frame, request: Request, ears: _Ears) -> _Posed:
         report_share=request.report_share,
     )  # fmt: skip
     told += ears.say([*odd, *(found.sentence for found in overlap(frame, columns, problem.division))])
-    return _Posed(problem=problem, recipe=recipe, told=told)
+    job = Job(problem, recipe, folder, every_seconds=request.every_seconds, watcher=ears.watcher)
+    return _Posed(problem=problem, recipe=recipe, job=job, told=told)
 
 
 def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears) -> Trained:
@@ -221,13 +224,9 @@ def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears)
         machine(posed.recipe.precision, device=request.device, loggers=ears.loggers) as fabric,
         using_threads(request.threads or threads_for(posed.recipe.encoder.name)),
     ):
-        job = Job(
-            posed.problem, posed.recipe, fabric, folder, every_seconds=request.every_seconds,
-            watcher=ears.watcher,
-        )  # fmt: skip
-        fitted = job.run()
-        model = job.decided()
-        scores = scores_of(fabric, model, job.prepared)
+        fitted = posed.job.run(fabric)
+        model = posed.job.decided(fabric)
+        scores = scores_of(fabric, model, posed.job.prepared)
     model = described_model(model, posed.problem.frame, scores)
     if folder is not None and is_first_rank():
         model.save(folder.path / "model")

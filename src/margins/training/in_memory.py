@@ -29,7 +29,7 @@ def train_problem(problem: Problem, recipe: Recipe, *, device: Device = "auto") 
         MarginsError: cells that the encoder cannot use, or a number that is not finite.
     """
     with machine(recipe.precision, device=device) as fabric, threads(threads_for(recipe.encoder.name)):
-        job = Job(problem, recipe, fabric)
-        fitted = job.run()
-        model = job.decided()
+        job = Job(problem, recipe)
+        fitted = job.run(fabric)
+        model = job.decided(fabric)
         return described_model(model, problem.frame, scores_of(fabric, model, job.prepared)), fitted

@@ -27,7 +27,6 @@ class Job:
         problem: rows with roles and targets. Without select rows every phase trains for all its epochs, and
             nothing is calibrated.
         recipe: with its plan.
-        fabric: device, precision and ranks.
         folder: of the run; None trains in memory.
         every_seconds: longest time between two checkpoints.
         watcher: told how it goes.
@@ -37,13 +36,12 @@ class Job:
         self,
         problem: Problem,
         recipe: Recipe,
-        fabric: Fabric,
         folder: RunFolder | None = None,
         *,
         every_seconds: float = 60.0,
         watcher: Watcher | None = None,
     ) -> None:
-        self._problem, self._recipe, self._fabric, self._folder = problem, recipe, fabric, folder
+        self._problem, self._recipe, self._folder = problem, recipe, folder
         self._every_seconds = every_seconds
         self._watcher = watcher
         columns = problem.columns
@@ -53,8 +51,8 @@ class Job:
         self.prepared: Prepared = problem.prepared(self._preparation)
         self._network, self._generator = new_network(recipe, self._preparation, problem.coding.num_outputs)
 
-    def run(self) -> list[Fitted]:
-        """Trains every phase that is not done yet; gives all of them."""
+    def run(self, fabric: Fabric) -> list[Fitted]:
+        """Trains every phase that is not done yet, on this device and these ranks; gives all of them."""
         state = None if self._folder is None else saved_state(self._folder.path)
         done: list[Fitted] = [] if state is None else [_fitted(f) for f in state["earlier"]]
         phases = list(zip(self._recipe.phases(), [Phase(), *self._recipe.plan], strict=True))
@@ -64,16 +62,18 @@ class Job:
             if phase.fresh_head:
                 fresh, _ = new_network(recipe, self._preparation, self._problem.coding.num_outputs)
                 self._network.head.load_state_dict(fresh.head.state_dict())
-            done.append(self._one_phase(recipe, phase, number, done, state if number == start else None))
+            done.append(
+                self._one_phase(fabric, recipe, phase, number, done, state if number == start else None)
+            )
         return done
 
-    def decided(self) -> Model:
+    def decided(self, fabric: Fabric) -> Model:
         """The model, with what is fitted on the select rows: calibration and thresholds."""
         problem, recipe = self._problem, self._recipe
         calibration = thresholds = None
         rows = self._select
         if rows is not None and recipe.task in ("classes", "label_sets"):
-            scores = outputs_of(self._fabric, self._network, rows.inputs)[0]
+            scores = outputs_of(fabric, self._network, rows.inputs)[0]
             select = self._select_predictions(rows, scores)
             calibration = fitted_calibration(recipe, select)
             thresholds = fitted_thresholds(recipe, select)
@@ -92,14 +92,20 @@ class Job:
         return SelectPredictions(scores, rows.targets)
 
     def _one_phase(
-        self, recipe: Recipe, phase: Phase, number: int, done: list[Fitted], state: dict[str, Any] | None
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        phase: Phase,
+        number: int,
+        done: list[Fitted],
+        state: dict[str, Any] | None,
     ) -> Fitted:
         for parameter in self._network.parameters():
             parameter.requires_grad_(True)
-        log = _Log(self._fabric, self._folder, [*done], self._watcher)
+        log = _Log(fabric, self._folder, [*done], self._watcher)
         trainer = Trainer(
             recipe, self._network, self.prepared.train, self._select, generator=self._generator,
-            fabric=self._fabric, watcher=log, frozen=tuple(phase.frozen),
+            fabric=fabric, watcher=log, frozen=tuple(phase.frozen),
             folder=None if self._folder is None else self._folder.path,
         )  # fmt: skip
         if self._folder is None:

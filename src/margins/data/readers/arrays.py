@@ -56,9 +56,13 @@ def stored_arrays(path: Path) -> dict[str, Array]:
             if path.suffix.lower() == ".npy":
                 return {"embedding": np.lib.format.read_array(file, allow_pickle=False)}
             with np.load(file, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                arrays = {name: stored[name] for name in stored.files}
+        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if strange or not arrays:
+            raise ValueError(f"{strange[0]} in it is no array" if strange else "it holds no array")
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, KeyError) as error:
         raise _unreadable(path, error) from error
+    return arrays
 
 
 def _unreadable(path: Path, error: Exception) -> MarginsError:
