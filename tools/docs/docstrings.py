@@ -1,4 +1,4 @@
-"""Docstrings as mkdocstrings wants them: examples are code, and formulas and signs stand as they are written."""
+"""Docstrings as mkdocstrings wants them: examples are code, formulas and signs stand as they are written."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from margins.data.cell_kinds import Cells, Look, looked_at
 from margins.data.columns import Columns, InputKind, TargetKind
