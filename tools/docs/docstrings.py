@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -25,5 +26,21 @@ def for_reference(docstring: str) -> str:
         'Sum `s_i`.\n\nArgs:\n    tau: \\> 0.\n\nExamples:\n    >>> 1 + 1'
     """
     text = re.sub(r"^(\s*)Example:$", r"\1Examples:", docstring, flags=re.MULTILINE)
-    text = re.sub(r"^(\s+\w+: )>(?= )", r"\1\\>", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\s+\w+: )>(?==? )", r"\1\\>", text, flags=re.MULTILINE)
+    text = "\n\n".join(_as_code(part) if _is_code(part) else part for part in text.split("\n\n"))
     return re.sub(r"\$\$?([^$]+?)\$?\$", lambda m: "`" + " ".join(m[1].split()) + "`", text)
+
+
+def _is_code(paragraph: str) -> bool:
+    """Whether several lines at the margin are Python that calls something."""
+    if "\n" not in paragraph or "(" not in paragraph or paragraph.startswith(" "):
+        return False
+    try:
+        ast.parse(paragraph)
+    except SyntaxError:
+        return False
+    return True
+
+
+def _as_code(paragraph: str) -> str:
+    return f"```python\n{paragraph.strip()}\n```"

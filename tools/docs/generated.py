@@ -47,10 +47,11 @@ def methods() -> str:
     for card in all_cards().values():
         name = card.component.rpartition(".")[2]
         rows.append(
-            [f"**{card.name}**<br>`{name}`, `{snake_case(name)}`", card.form, ", ".join(card.targets),
-             card.summary, "<br>".join(card.limits), card.paper]
+            [f"**{card.name}**<br>`{name}`<br>`{snake_case(name)}`",
+             f"{card.form}:<br>{', '.join(card.targets)}",
+             "<br>".join([card.summary, *(f"*{limit}*" for limit in card.limits)]), card.paper]
         )  # fmt: skip
-    return _table(["method", "form", "targets", "when to use it", "reduces to", "source"], rows)
+    return _table(["method", "form and targets", "when to use it, and *what it reduces to*", "source"], rows)
 
 
 def presets() -> str:

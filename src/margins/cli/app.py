@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from margins import __version__
+from margins.cli import options
 from margins.cli.stopping import StoppableGroup
 
 app = typer.Typer(
@@ -49,70 +50,20 @@ def margins(
     """Train, compare and explain discriminative models."""
 
 
-File = Annotated[
-    Path,
-    typer.Argument(
-        help="The rows: .csv, .tsv, .parquet, .jsonl, .npz, .npy, idx, or a folder of images.", metavar="FILE"
-    ),
-]
-Vectors = Annotated[
-    Path | None,
-    typer.Option("--embeddings", metavar="FILE", help="An .npy or .npz file with a vector for each row."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input", "-i", metavar="COL[,COL...]", help="What the model sees. By default what is clear."
-    ),
-]
-TargetColumn = Annotated[
-    str | None, typer.Option("--target", "-t", metavar="COL", help="The column to predict.")
-]
-Kinds = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--kind",
-        metavar="COL=KIND",
-        help="What an input is: text, text_pair, image, numeric, categorical, embedding. May be repeated.",
-    ),
-]
-TargetKindOption = Annotated[
-    str | None, typer.Option(metavar="KIND", help="What the target is: label, label_set, path, value.")
-]
-Separator = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Between labels of a set or steps of a path.")
-]
-ModelFolder = Annotated[Path, typer.Argument(help="The folder of a run or of a model.", metavar="MODEL")]
-Weight = Annotated[str | None, typer.Option("--weight", metavar="COL", help="Column of row weights.")]
-Group = Annotated[
-    str | None,
-    typer.Option("--group", metavar="COL", help="Rows of one value stay in one role (user, patient)."),
-]
-EncoderName = Annotated[
-    str | None,
-    typer.Option("--encoder", metavar="NAME", help="What reads the inputs. By default by their kinds."),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe. May be repeated."),
-]
-
-
 @app.command(epilog=_COMPARE_EXAMPLE)
 def compare(
-    file: File,
+    file: options.File,
     metric: Annotated[
         str,
         typer.Option("--metric", "-m", metavar="NAME", help="What counts as good, e.g. macro_f1, accuracy."),
     ],
-    inputs: Inputs = None,
-    target: TargetColumn = None,
-    kind: Kinds = None,
-    target_kind: TargetKindOption = None,
-    weight: Weight = None,
-    group: Group = None,
-    embeddings: Vectors = None,
+    inputs: options.Inputs = None,
+    target: options.TargetColumn = None,
+    kind: options.Kinds = None,
+    target_kind: options.TargetKind = None,
+    weight: options.Weight = None,
+    group: options.Group = None,
+    embeddings: options.Vectors = None,
     folds: Annotated[
         int, typer.Option(metavar="N", help="Split the rows into N parts and test on each part once.")
     ] = 5,
@@ -129,8 +80,8 @@ def compare(
     positive: Annotated[
         str | None, typer.Option(metavar="LABEL", help="With two classes: the one that is looked for.")
     ] = None,
-    encoder: EncoderName = None,
-    changes: Changes = None,
+    encoder: options.EncoderName = None,
+    changes: options.Changes = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs of one training.")] = None,
     out: Annotated[
         Path | None,
@@ -166,77 +117,120 @@ def train(
         Path | None,
         typer.Argument(
             help="The rows: .csv, .tsv, .parquet, .jsonl, .npz, .npy, idx, or a folder of images.",
-            metavar="[FILE]",
+            metavar="FILE", show_default=False,
         ),
     ] = None,
-    inputs: Inputs = None,
-    target: TargetColumn = None,
-    kind: Kinds = None,
-    target_kind: TargetKindOption = None,
-    separator: Separator = None,
-    weight: Annotated[str | None, typer.Option(metavar="COL", help="Column of row weights.")] = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COL", help="Rows of one value stay in one role (user, patient).")
-    ] = None,
-    domain: Annotated[str | None, typer.Option(metavar="COL", help="Where a row comes from.")] = None,
-    row_id: Annotated[str | None, typer.Option("--id", metavar="COL", help="Column that names rows.")] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="COL", help="Column that says train, select or report of each row.")
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option(metavar="COL", help="Train on the oldest rows, report on the newest.")
-    ] = None,
-    embeddings: Vectors = None,
+    inputs: options.Inputs = None,
+    target: options.TargetColumn = None,
+    kind: options.Kinds = None,
+    target_kind: options.TargetKind = None,
+    separator: options.Separator = None,
+    weight: options.Weight = None,
+    group: options.Group = None,
+    domain: options.Domain = None,
+    row_id: options.RowId = None,
+    split: options.Split = None,
+    time: options.Time = None,
+    embeddings: options.Vectors = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", "-m", metavar="NAME", help="What chooses the best epoch.")
+        str | None,
+        typer.Option(
+            "--metric", "-m", metavar="NAME", help="What chooses the best epoch.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The objective; `margins methods` lists them.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The objective; `margins methods` lists them.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="'matches' trains embeddings in which rows of a class are near."),
+        typer.Option(
+            metavar="TASK", help="'matches' trains embeddings in which rows of a class are near.",
+            rich_help_panel=options.TRAINING,
+        ),
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What reads the inputs. By default by their kinds.")
-    ] = None,
+    encoder: options.EncoderName = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recipe in YAML; later options win.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A recipe in YAML; other options win.", rich_help_panel=options.TRAINING
+        ),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe. May be repeated."),
+    changes: options.Changes = None,
+    epochs: options.Epochs = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows a step.", rich_help_panel=options.TRAINING)
     ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the training rows at most.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of the optimiser.")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="P", help="32, bf16 or fp16.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Where all random choices start from.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Of the optimiser.", rich_help_panel=options.TRAINING),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="P", help="32, bf16 or fp16.", rich_help_panel=options.TRAINING)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Where all random choices start from.", rich_help_panel=options.TRAINING
+        ),
+    ] = None,
     select_share: Annotated[
-        float, typer.Option(metavar="X", help="Rows that choose epochs and thresholds.")
+        float,
+        typer.Option(
+            metavar="X", help="Rows that choose epochs and thresholds.", rich_help_panel=options.TRAINING
+        ),
     ] = 0.15,
-    report_share: Annotated[float, typer.Option(metavar="X", help="Rows that judge the finished model.")] = 0.15,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Of the CPU. By default what suits.")] = None,
+    report_share: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Rows that judge the finished model.", rich_help_panel=options.TRAINING
+        ),
+    ] = 0.15,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the run goes: a new folder. By default runs/FILE-TIME."),
+        typer.Option(
+            metavar="FOLDER", help="Where the run goes: a new folder. By default runs/FILE-TIME.",
+            rich_help_panel=options.RUN,
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Go on with a run that was stopped or killed.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Go on with a run that was stopped or killed.",
+            rich_help_panel=options.RUN,
+        ),
     ] = None,
     checkpoint_every: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Most work that a crash may cost.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Most work that a crash may cost.", rich_help_panel=options.RUN
+        ),
     ] = 60.0,
-    logger: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Curves also for tensorboard, mlflow or csv.")
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu or cuda.", rich_help_panel=options.RUN)
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Of the CPU. By default what suits the encoder.", rich_help_panel=options.RUN
+        ),
     ] = None,
-    as_json: Json = False,
+    logger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Curves also for tensorboard, mlflow or csv.", rich_help_panel=options.RUN
+        ),
+    ] = None,
+    as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Train a model on FILE and say how good it is.
 
-    Everything that is not said is decided from the data, and told. The run can be killed at any time; with
-    --resume it goes on where it was, to the same numbers. FILE itself is only read.
+    Everything that is not said is decided from the data, and told. A run that was killed goes on where it
+    was, with --resume, to the same numbers. FILE itself is only read.
     """
     from margins.cli.training import TrainRequest, train_file
 
@@ -261,13 +255,13 @@ def train(
 
 @app.command()
 def evaluate(
-    model: ModelFolder,
-    file: File,
-    embeddings: Vectors = None,
+    model: options.ModelFolder,
+    file: options.File,
+    embeddings: options.Vectors = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", "-m", metavar="NAME[,NAME...]", help="What to measure.")
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say how good a trained model is on other rows, with intervals.
 
@@ -280,9 +274,9 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: ModelFolder,
-    file: File,
-    embeddings: Vectors = None,
+    model: options.ModelFolder,
+    file: options.File,
+    embeddings: options.Vectors = None,
     probabilities: Annotated[
         bool, typer.Option("--proba", help="The probability of every class beside the prediction.")
     ] = False,
@@ -299,10 +293,10 @@ def predict(
 
 @app.command()
 def embed(
-    model: ModelFolder,
-    file: File,
+    model: options.ModelFolder,
+    file: options.File,
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new .npy file.")],
-    embeddings: Vectors = None,
+    embeddings: options.Vectors = None,
 ) -> None:
     """Write the embedding of every row of FILE as a matrix."""
     from margins.cli.using import embed_file
@@ -312,20 +306,16 @@ def embed(
 
 @app.command()
 def profile(
-    file: File,
-    inputs: Inputs = None,
-    target: TargetColumn = None,
-    kind: Kinds = None,
-    target_kind: TargetKindOption = None,
-    separator: Separator = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COL", help="Rows of one value stay in one role (user, patient).")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="COL", help="Column that says train, select or report of each row.")
-    ] = None,
-    embeddings: Vectors = None,
-    as_json: Json = False,
+    file: options.File,
+    inputs: options.Inputs = None,
+    target: options.TargetColumn = None,
+    kind: options.Kinds = None,
+    target_kind: options.TargetKind = None,
+    separator: options.Separator = None,
+    group: options.Group = None,
+    split: options.Split = None,
+    embeddings: options.Vectors = None,
+    as_json: options.Json = False,
 ) -> None:
     """Say what is in FILE before anything is trained: roles, gaps, classes, copies, leaks between splits."""
     from margins.cli.profiling import profile_file
@@ -340,7 +330,7 @@ def profile(
 @app.command()
 def explain_nan(
     run: Annotated[Path, typer.Argument(help="The folder of the run that stopped.", metavar="RUN")],
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say what a run met when it stopped at a number that is not finite."""
     from margins.cli.training import explain_nan as explain
