@@ -36,7 +36,7 @@ bench: $(INSTALLED) ## measure the claims on speed and memory; adds rows to benc
 	@$(BIN)/python benchmarks/dense_losses.py
 
 docs: $(INSTALLED) ## build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 clean: ## remove .venv, caches and builds; runs/ stays

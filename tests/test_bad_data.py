@@ -281,7 +281,7 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch: p
     locked.mkdir()
     locked.chmod(0o500)
     # The super-user may write anywhere, so the system's answer is given to it here.
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != locked)
     code, errors = called(["train", str(tmp_path / "t.csv"), "--out", str(locked / "r")], monkeypatch)
     assert code == 2
     assert "not writable" in errors

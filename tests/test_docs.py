@@ -121,6 +121,12 @@ def test_every_fence_is_a_block_that_the_runner_knows() -> None:
         assert all(re.match(r"(not run: |exits with |killed at |needs |generated: )", m) for m in marks), name
 
 
+def test_no_example_shows_that_it_failed() -> None:
+    shown = [b.text for name in PAGES for b in examples.Page.read(DOCS / name).blocks if b.language == "text"]
+    assert sum("True" in text for text in shown) >= 4, "vacuous: no example says how it went"
+    assert [text for text in shown if "False" in text] == []
+
+
 def test_blocks_that_are_not_run_are_these_few() -> None:
     found = {
         name: [b.mark.removeprefix("not run: ") for b in blocks if b.mark.startswith("not run")]
@@ -154,9 +160,10 @@ def test_generated_parts_name_everything_there_is() -> None:
         "methods": [f"**{card.name}**<br>`{name}`" for name, card in all_cards().items()],
         "recipe_keys": [f"`{key}`" for key in Recipe.model_fields],
         "command_line": [
-            f"## margins {c.name or c.callback.__name__.replace('_', '-')}" for c in app.registered_commands
+            f"## margins {c.name or getattr(c.callback, '__name__', '').replace('_', '-')}"
+            for c in app.registered_commands
         ],
-    }  # fmt: skip
+    }
     for part, names in wanted.items():
         text = generated.PARTS[part]()
         assert len(names) > 5, "vacuous: nothing to name"
@@ -188,7 +195,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.importorskip(package, reason=f"{package}, of the extra docs, is not installed")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip

@@ -111,7 +111,8 @@ def test_a_loaded_model_says_in_a_fresh_process_what_it_said_in_this_one(
     code = (
         "import sys, numpy, margins\n"
         f"model = margins.load({str(run.folder)!r})\n"
-        f"numpy.save({str(tmp_path / 'o.npy')!r}, numpy.asarray(model.{verb}({str(tmp_path / 'rows.parquet')!r})))\n"
+        f"found = model.{verb}({str(tmp_path / 'rows.parquet')!r})\n"
+        f"numpy.save({str(tmp_path / 'o.npy')!r}, numpy.asarray(found))\n"
     )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120
@@ -157,12 +158,12 @@ def test_evaluating_gives_intervals_and_knows_its_own_training_data(runs: dict[s
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda r: r["text"].model.predict({"txt": ["a"]}), "the column 'text', which the model reads.*did you mean|known: txt"),
-        (lambda r: r["values"].model.predict_proba({"a": [1.0], "b": [1.0], "colour": ["red"]}), "model of classes"),
+        (lambda r: r["text"].model.predict({"txt": ["a"]}), "the column 'text', which the model reads.*txt"),
+        (lambda r: r["values"].model.predict_proba(numbers(1)), "model of classes"),
         (lambda r: r["matches"].model.predict(np.zeros((1, 8), np.float32)), "use embed"),
         (lambda r: r["embeddings"].model.predict(np.zeros((1, 5), np.float32)), "8"),
         (lambda r: r["table"].model.predict({"a": [float("nan")], "b": [1.0], "colour": ["red"]}), "'a'"),
-        (lambda r: evaluate(r["text"].model, read_frame({"text": ["x"], "topc": ["refund"]})), "did you mean"),
+        (lambda r: evaluate(r["text"].model, read_frame({"text": ["x"], "topc": ["a"]})), "did you mean"),
         (lambda r: evaluate(r["text"].model, read_frame({"text": ["x"], "topic": ["other"]})), "'other'"),
         (lambda r: evaluate(r["text"].model, read_frame(tickets(20, 3)), metrics=["rmse"]), "rmse|classes"),
     ],
@@ -179,7 +180,7 @@ def test_a_wrong_use_of_a_model_is_told(use: Any, words: str, runs: dict[str, An
         (lambda m: (m / "model.safetensors").unlink(), "model.safetensors"),
         (lambda m: (m / "model.json").write_text("{"), "whole description"),
         (lambda m: (m / "model.json").write_text("{}"), "format"),
-        (lambda m: (m / "model.safetensors").write_bytes((m / "model.safetensors").read_bytes()[:300]), "copy"),
+        (lambda m: _cut(m / "model.safetensors"), "copy"),
         (lambda m: _edit(m, "recipe", "task", "clases"), "recipe: task"),
         (lambda m: _edit(m, "preparation", "numeric", 3), "preparation"),
         (lambda m: _edit(m, "coding", "kind", "none"), "none"),
@@ -191,6 +192,10 @@ def test_a_damaged_model_is_refused_by_name(damage: Any, words: str, runs: dict[
     damage(folder)
     with pytest.raises(MarginsError, match=words):
         margins.load(folder)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:300])
 
 
 def _edit(folder: Path, part: str, key: str, value: Any) -> None:
@@ -242,7 +247,12 @@ def without_seconds(fitted: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_plan_hands_the_network_over_and_is_gone_on_with_in_its_second_phase(tmp_path: Path):
     plan = {
         "max_epochs": 3, "patience": None,
-        "plan": [{"changes": {"draw": {"name": "class_balanced"}, "max_epochs": 4}, "frozen": ["encoder"], "fresh_head": True}],
+        "plan": [
+            {
+                "changes": {"draw": {"name": "class_balanced"}, "max_epochs": 4}, "frozen": ["encoder"],
+                "fresh_head": True,
+            }
+        ],
     }  # fmt: skip
     whole = train(tickets(), target="topic", recipe=plan, out=tmp_path / "a")
     assert [len(f.history) for f in whole.fitted] == [3, 4]

@@ -1,4 +1,4 @@
-"""Several processes train as one: the same weights, losses and scores, with unequal shares of the last step."""
+"""Several processes train as one: the same weights, losses and scores, with unequal shares of a step."""
 
 from __future__ import annotations
 

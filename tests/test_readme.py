@@ -48,7 +48,7 @@ def test_every_make_target_of_the_readme_exists():
 
 def test_the_commands_of_the_readme_run(tmp_path):
     commands = [c for block in _blocks("console") for c in block.splitlines() if "bin/margins" in c]
-    assert len(commands) == 3
+    assert len(commands) == 6
     rng = np.random.default_rng(0)
     topics = rng.integers(0, 2, 60)
     words = np.array([["refund money card", "lost parcel late"][t] for t in topics])
@@ -58,11 +58,12 @@ def test_the_commands_of_the_readme_run(tmp_path):
         if "scans" in command:
             continue  # the same command on another kind of column
         arguments = command.split("#")[0].split()[1:]
-        quick = ["--epochs", "2", "--recipes", "focal"] if arguments[0] == "compare" else []
+        quick = {"compare": ["--epochs", "2", "--recipes", "focal"], "train": ["--epochs", "2"]}
         done = subprocess.run(
-            [sys.executable, "-m", "margins", *arguments, *quick],
+            [sys.executable, "-m", "margins", *arguments, *quick.get(arguments[0], [])],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout
     assert len(list(tmp_path.glob("runs/*/report.html"))) == 1
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 61

@@ -30,9 +30,13 @@ PARTS: dict[str, dict[str, Any]] = {
     "class batches": {**SUP_CON, "draw": {"name": "several_per_class", "items": 3}, "num_outputs": 8},
     "schedule": {"schedule": {"name": "one_cycle"}},
     "refresh": {"refresh": [{"name": "label_correction", "start": 1, "confidence": 0.6}]},
-    "loss's generator": {"objective": {"loss": "ens_loss", "settings": {"lam_range": [0.0, 1.0], "period": 1}}},
+    "loss's generator": {
+        "objective": {"loss": "ens_loss", "settings": {"lam_range": [0.0, 1.0], "period": 1}}
+    },
     "loss's buffer": {"objective": {"loss": "aldrkl_memory", "settings": {"num_rows": 120}}},
-    "gradient caching": {"objective": {"loss": "mann_whitney", "settings": {"scope": "column"}}, "accumulate": 3},
+    "gradient caching": {
+        "objective": {"loss": "mann_whitney", "settings": {"scope": "column"}}, "accumulate": 3,
+    },
     "two passes": {"step": {"name": "sharpness_aware"}},
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from margins.cli.recipe_options import kinds_of, recipe_changes
 from margins.cli.stopping import Stopped
 from margins.compare.results import ComparisonResult
 from margins.report import write_report
+from margins.training.run_folder import refuse_unusable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def compare_file(request: Request, *, out: Path | None, as_json: bool) -> None:
     from margins.data.reading import read_frame
 
     folder = out or run_folder.default_folder(request.file.name.split(".")[0])
-    run_folder.refuse_unusable(folder)
+    refuse_unusable(folder)
     roles = Roles(**request.roles, kinds=kinds_of(request.kinds))
     training = recipe_changes(request.shortcuts, request.changes)
     frame = read_frame(request.file, embeddings=request.embeddings)
@@ -75,7 +76,7 @@ def compare_digits(*, quick: bool, out: Path | None) -> None:
     from margins.compare.demo import run_demo
 
     folder = out or run_folder.default_folder("demo")
-    run_folder.refuse_unusable(folder)
+    refuse_unusable(folder)
 
     def run(progress: TrialProgress) -> ComparisonResult:
         if quick:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import typer
@@ -47,24 +49,32 @@ def evaluate_file(
 
 
 def predict_file(
-    model: Path, file: Path, *, embeddings: Path | None, probabilities: bool, out: Path | None, as_json: bool
+    model: Path,
+    file_of_rows: Path,
+    *,
+    embeddings: Path | None,
+    probabilities: bool,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
-    """Write what a model says of every row, as CSV or JSON lines.
+    """Write what a model says of every row, as CSV or JSON lines; files of lines and Parquet are streamed.
 
     Raises:
         MarginsError: no model, a missing column, or an output that exists.
     """
-    from margins.data.reading import read_frame
     from margins.training.model import load
 
     _refuse_existing(out)
     loaded = load(model)
-    frame = read_frame(file, embeddings=embeddings)
-    rows = _rows(loaded, frame, probabilities)
-    text = (
-        "".join(json.dumps(row) + "\n" for row in rows) if as_json else _csv(rows, loaded.columns.separator)
-    )
-    _write(out, text.encode())
+    num = 0
+    with _written(out) as file:
+        for frame in _frames(file_of_rows, embeddings):
+            rows = _rows(loaded, frame, probabilities)
+            text = _json(rows) if as_json else _csv(rows, loaded.columns.separator, with_header=num == 0)
+            file.write(text.encode())
+            num += len(rows)
+    if out is not None:
+        typer.echo(f"{num} predictions: {out}")
 
 
 def embed_file(model: Path, file: Path, *, embeddings: Path | None, out: Path) -> None:
@@ -78,9 +88,8 @@ def embed_file(model: Path, file: Path, *, embeddings: Path | None, out: Path) -
 
     _refuse_existing(out)
     vectors = load(model).embed(read_frame(file, embeddings=embeddings))
-    buffer = io.BytesIO()
-    np.save(buffer, vectors, allow_pickle=False)
-    _write(out, buffer.getvalue())
+    with _written(out) as written:
+        np.save(written, vectors, allow_pickle=False)
     typer.echo(f"{vectors.shape[0]} vectors of width {vectors.shape[1]}: {out}")
 
 
@@ -98,13 +107,29 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _csv(rows: list[dict[str, Any]], separator: str) -> str:
+def _json(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _csv(rows: list[dict[str, Any]], separator: str, *, with_header: bool) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0] if rows else ["prediction"])
+    if with_header:
+        writer.writerow(rows[0] if rows else ["prediction"])
     for row in rows:
         writer.writerow([separator.join(v) if isinstance(v, list) else v for v in row.values()])
     return text.getvalue()
+
+
+def _frames(path: Path, embeddings: Path | None) -> Iterator[Any]:
+    """The rows of a file, piece by piece where its kind allows."""
+    from margins.data.reading import read_frame
+    from margins.data.stored import suffix_of
+    from margins.data.streaming import STREAMED, stream_frames
+
+    if embeddings is None and path.is_file() and suffix_of(path) in STREAMED:
+        return stream_frames(path)
+    return iter([read_frame(path, embeddings=embeddings)])
 
 
 def _refuse_existing(out: Path | None) -> None:
@@ -115,11 +140,14 @@ def _refuse_existing(out: Path | None) -> None:
         )  # fmt: skip
 
 
-def _write(out: Path | None, content: bytes) -> None:
-    from margins.training.checkpoint import write_atomically
+@contextmanager
+def _written(out: Path | None) -> Generator[IO[bytes]]:
+    """Standard output, or a file that is there only when all of it is."""
+    from margins.training.checkpoint import atomic_file
 
     if out is None:
-        sys.stdout.buffer.write(content)
+        yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-    else:
-        write_atomically(out, content)
+        return
+    with atomic_file(out) as file:
+        yield file

@@ -22,6 +22,10 @@ from margins.errors import MarginsError
 if TYPE_CHECKING:
     import polars as pl
 
+_CELLS, _LINES = (".csv", ".tsv", ".tab"), (".jsonl", ".ndjson")
+STREAMED = (*_CELLS, *_LINES, ".parquet")
+"""Endings of files that are read piece by piece."""
+
 Tables = Callable[[], Iterator["pl.DataFrame"]]
 
 
@@ -45,9 +49,9 @@ def stream_frames(path: str | Path, *, rows: int = 65536) -> Iterator[Frame]:
     if rows < 1:
         raise MarginsError("rows", expected="at least 1", received=str(rows))
     suffix = suffix_of(path)
-    if suffix in (".csv", ".tsv", ".tab"):
+    if suffix in _CELLS:
         tables, notes = _csv_tables(path)
-    elif suffix in (".jsonl", ".ndjson"):
+    elif suffix in _LINES:
         tables, notes = _json_tables(path)
     elif suffix == ".parquet":
         tables, notes = _parquet_tables(path, rows), []

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -65,7 +65,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file beside `path`, waits until the disk has it, and renames it.
+    """Writes a file whole or not at all.
+
+    Raises:
+        MarginsError: the folder cannot be written or the disk is full; `path` is as it was.
+    """
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Generator[IO[bytes]]:
+    """A file beside `path` that takes its name when the block ends well and the disk has all of it.
 
     Raises:
         MarginsError: the folder cannot be written or the disk is full; `path` is as it was.
@@ -74,13 +85,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):  # there may be none, and its folder may be no folder
             partial.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise MarginsError(
             str(path), expected="a folder with room that can be written",
             received=error.strerror or str(error), fix="free space there or name another folder",

@@ -38,7 +38,8 @@ def machine(
     """
     num_ranks, here = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if num_ranks == 1:
-        yield _fabric(precision, accelerator=device, devices=1, loggers=loggers)
+        with _logging_to(_fabric(precision, accelerator=device, devices=1, loggers=loggers)) as fabric:
+            yield fabric
         return
     with extra("tool"):
         from lightning_fabric.strategies import DDPStrategy
@@ -49,10 +50,23 @@ def machine(
     )  # fmt: skip
     fabric.launch()
     try:
-        yield fabric
+        with _logging_to(fabric):
+            yield fabric
     finally:
         # Left to the end of the process, connections would be torn down under threads that still use them.
         dist.destroy_process_group()
+
+
+@contextmanager
+def _logging_to(fabric: Fabric) -> Generator[Fabric]:
+    """Loggers keep lines back: they are written when the block ends, however it ends."""
+    status = "failed"
+    try:
+        yield fabric
+        status = "success"
+    finally:
+        for logger in fabric.loggers:
+            logger.finalize(status)
 
 
 def _fabric(precision: str, **settings: Any) -> Fabric:

@@ -28,22 +28,7 @@ class RunFolder:
             MarginsError: it is a file, holds something, or lies where this user may not write.
         """
         folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise MarginsError(
-                "out", expected="a folder", received=f"the file {folder}", fix="name another folder"
-            )
-        if folder.is_dir() and any(folder.iterdir()):
-            raise MarginsError(
-                "out", expected="a new or empty folder", received=f"{folder}, which holds files already",
-                fix="name another folder, or go on with the run: margins train --resume FOLDER",
-            )  # fmt: skip
-        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-            raise MarginsError(
-                "out", expected="a folder that can be created",
-                received=f"{folder}, but {existing} is not writable",
-                fix="name a folder below one of your own",
-            )  # fmt: skip
+        refuse_unusable(folder)
         return cls(folder)
 
     @classmethod
@@ -87,3 +72,26 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / RESULTS).is_file()
+
+
+def refuse_unusable(folder: Path) -> None:
+    """Refuses a folder that holds something already, or that could not be written; creates nothing.
+
+    Raises:
+        MarginsError: it is a file, is not empty, or lies where this user may not write.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise MarginsError(
+            "out", expected="a folder", received=f"the file {folder}", fix="name another folder"
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise MarginsError(
+            "out", expected="a new or empty folder", received=f"{folder}, which holds files already",
+            fix="name another folder; nothing in it was changed",
+        )  # fmt: skip
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise MarginsError(
+            "out", expected="a folder that can be created",
+            received=f"{folder}, but {existing} is not writable", fix="name a folder below one of your own",
+        )  # fmt: skip
