@@ -66,7 +66,7 @@ def _in_house_type(column: pl.Series, notes: list[str], lists: Collection[str]) 
         return _integers(column, notes)
     if dtype.is_float() or dtype.is_decimal():
         return column.cast(pl.Float64)
-    if dtype == pl.String or dtype == pl.Boolean or dtype.is_temporal():
+    if dtype == pl.String or dtype == pl.Boolean or (dtype.is_temporal() and dtype != pl.Duration):
         return column
     if isinstance(dtype, (pl.Categorical, pl.Enum)):
         return column.cast(pl.String)
@@ -121,6 +121,10 @@ def _embeddings(column: pl.Series) -> pl.Series:
 
     from margins.data.row_names import named_rows, true_rows
 
+    if not column.dtype.shape[0]:  # type: ignore[attr-defined]
+        raise MarginsError(
+            f"embeddings {column.name!r}", expected="[N, d], d at least 1", received=f"[{len(column)}, 0]"
+        )
     missing = true_rows(column.is_null())
     wrong = missing if len(missing) else _not_finite(column)
     if len(wrong):

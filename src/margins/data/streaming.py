@@ -16,6 +16,7 @@ from margins.data.house_types import in_house_types
 from margins.data.readers import csv_cells, json_lines
 from margins.data.readers.parquet import broken_parquet, check_parquet
 from margins.data.readers.typed_cells import CellType, cell_type, typed
+from margins.data.reading import image_paths
 from margins.data.stored import decoded, suffix_of
 from margins.errors import MarginsError
 
@@ -82,6 +83,7 @@ def _frames(path: Path, tables: Tables, notes: list[str], rows: int) -> Iterator
             table=fixed,
             source=path.name,
             fingerprint=fingerprint_of(fixed),
+            folder=path.parent if image_paths(fixed) else None,
             notes=[*notes, *more] if number == 0 else [],
         )
 
@@ -140,9 +142,7 @@ def _csv_tables(path: Path) -> tuple[Tables, list[str]]:
         if not header:
             first = decoded(path, block).lstrip("\r\n")
             separator, notes = csv_cells.separator_of(path, first.split("\n", 1)[0])
-            header, more = csv_cells.column_names(
-                path, next(csv.reader(io.StringIO(first), delimiter=separator), [])
-            )
+            header, more = csv_cells.column_names(path, csv_cells.header_cells(path, first, separator))
             notes += more
         cells = _csv_block(path, block, header, separator, line)
         num_rows += cells.height

@@ -47,7 +47,7 @@ def default_recipe(
         raise MarginsError("target", expected="a column to predict", received="none", fix="name one")
     given = dict(changes or {})
     task = given.get("task", _TASKS[columns.target_kind])
-    if task not in _LOSSES:
+    if not isinstance(task, str) or task not in _LOSSES:
         raise MarginsError("task", expected=f"one of {', '.join(_LOSSES)}", received=repr(task))
     start: dict[str, Any] = {
         "task": task,

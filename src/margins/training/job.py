@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from margins.data.roles import SelectRows
+from margins.errors import MarginsError
 from margins.evaluation.select_role import SelectPredictions
+from margins.targets import Targets
 from margins.training.finishing import fitted_calibration, fitted_thresholds
 from margins.training.model import Model
-from margins.training.predicting import outputs_of
+from margins.training.predicting import measured, metric_of, outputs_of
 from margins.training.problem import Prepared, Problem, new_network
 from margins.training.recipe import Phase, Recipe
 from margins.training.run_folder import LOG, RunFolder
@@ -49,6 +53,7 @@ class Job:
             problem.training_frame().only(list(columns.inputs)), columns.inputs
         )
         self.prepared: Prepared = problem.prepared(self._preparation)
+        self._refuse_unusable_roles()
         self._network, self._generator = new_network(recipe, self._preparation, problem.coding.num_outputs)
 
     def run(self, fabric: Fabric) -> list[Fitted]:
@@ -81,6 +86,29 @@ class Job:
             recipe, problem.columns, problem.coding, self._preparation, self._network.cpu(),
             calibration, thresholds,
         )  # fmt: skip
+
+    def _refuse_unusable_roles(self) -> None:
+        # Found out after training, it would cost the whole run.
+        problem = self._problem
+        for recipe in self._recipe.phases():
+            recipe.draw.order(self.prepared.train, torch.Generator().manual_seed(0))
+        for role in ("select", "report"):
+            rows = torch.from_numpy(getattr(problem.division, role))
+            if len(rows):
+                self._refuse_unmeasurable(role, problem.targets.take(rows))
+
+    def _refuse_unmeasurable(self, role: str, targets: Targets) -> None:
+        scores = torch.zeros(len(targets), self._problem.coding.num_outputs)
+        for name in dict.fromkeys(recipe.metric for recipe in self._recipe.phases()):
+            try:
+                measured(metric_of(self._recipe.task, name), self._recipe.task, scores, targets)
+            except MarginsError as error:
+                raise MarginsError(
+                    f"metric {name!r}",
+                    expected=f"{role} rows that it can judge: {error.argument}: {error.expected}",
+                    received=error.received,
+                    fix=error.fix or f"choose another metric, or give the role {role} other rows",
+                ) from None
 
     @property
     def _select(self) -> SelectRows | None:

@@ -124,6 +124,12 @@ def pose(
         coding = fit_coding(cells, "value", train=division.train)
         targets = coding.targets(cells)
     weight = weights(frame, columns)
+    for role in ("train", "select"):
+        if weight is not None and not bool(weight[torch.from_numpy(getattr(division, role))].any()):
+            raise MarginsError(
+                f"weight {columns.weight!r}", expected=f"a row of the role {role} that weighs something",
+                received="0 in all of them", fix="correct the weights, or divide the rows otherwise",
+            )  # fmt: skip
     targets = targets if weight is None else targets.weigh(rows=weight.float())
     told = [*division.sentences, *frame.notes, *coding.notes]
     return Problem(frame, columns, coding, division, targets), told

@@ -210,6 +210,11 @@ def _refuse_wrong_form(recipe: Recipe) -> None:
             received=recipe.objective.loss,
             fix="sup_con is one" if recipe.task == "matches" else "embedding losses go with task: matches",
         )
+    if recipe.head.name == "multi" or (recipe.head.name == "projection" and recipe.task != "matches"):
+        raise MarginsError(
+            "head", expected=f"one head with the outputs of the task {recipe.task}",
+            received=recipe.head.name, fix="linear and cosine are some",
+        )  # fmt: skip
     if recipe.accumulate > 1 and recipe.step.name != "standard":
         raise MarginsError(
             "accumulate", expected=f"1 with the step {recipe.step.name}", received=str(recipe.accumulate)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from margins.data.columns import InputKind, TargetKind
 from margins.data.nearest import suggestion
@@ -84,6 +87,19 @@ class Request:
     device: Device = "auto"
     every_seconds: float = EVERY_SECONDS
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise MarginsError("threads", expected="at least 1", received=str(self.threads))
+        if not (math.isfinite(self.every_seconds) and self.every_seconds >= 0):
+            raise MarginsError(
+                "every_seconds", expected="a finite number of at least 0", received=str(self.every_seconds)
+            )
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise MarginsError(
+                "device", expected="a device that is here", received="'cuda', and torch finds none",
+                fix="say auto or cpu",
+            )  # fmt: skip
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Request:

@@ -36,7 +36,7 @@ def read_csv(path: Path) -> Raw:
     if not text.strip():
         raise MarginsError(path.name, expected="a header line and rows", received="an empty file")
     separator, notes = separator_of(path, text.split("\n", 1)[0])
-    header, more = column_names(path, next(csv.reader(io.StringIO(text), delimiter=separator)))
+    header, more = column_names(path, header_cells(path, text, separator))
     cells = parsed(path, text, header, separator, line=line)
     rows = filled_rows(cells)
     if not rows.height:
@@ -58,6 +58,23 @@ def separator_of(path: Path, first_line: str) -> tuple[str, list[str]]:
         if "," not in first_line and other in first_line:
             return other, [f"The cells are separated by {name}, as the header line shows."]
     return ",", []
+
+
+def header_cells(path: Path, text: str, separator: str) -> list[str]:
+    """The cells of the first row.
+
+    Raises:
+        MarginsError: it does not parse: line ends of old Macintoshes, or a name longer than 131072 letters.
+    """
+    try:
+        return next(csv.reader(io.StringIO(text), delimiter=separator), [])
+    except csv.Error as error:
+        raise MarginsError(
+            path.name,
+            expected="a header line with names of columns",
+            received=f"one that does not parse ({str(error).split(' - ')[0]})",
+            fix="save the file with the line ends of Unix or Windows, and with short names",
+        ) from None
 
 
 def column_names(path: Path, header: Sequence[str]) -> tuple[list[str], list[str]]:
