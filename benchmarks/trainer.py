@@ -79,7 +79,7 @@ def overhead() -> Row:
 
 
 def data_path(name: str, frame: Frame, settings: EncoderSettings, kinds: dict[str, str]) -> Row:
-    """Rows from a frame to batches of 256 inputs: preparation, shuffling, taking. The limit is in ms a row set."""
+    """Rows from a frame to batches of 256 inputs: preparation, shuffling, taking."""
     preparation = settings.prepare(frame, kinds)
 
     def run() -> None:
@@ -93,7 +93,12 @@ def data_path(name: str, frame: Frame, settings: EncoderSettings, kinds: dict[st
     print(f"{name}: {rate:,.0f} rows/s")
     columns = compared(times, [limit / 1e3] * len(times))
     return Row(
-        name="data path", size=f"{name}, {len(frame)} rows", peer="the limit", limit=limit, limit_of="ms", **columns
+        name="data path",
+        size=f"{name}, {len(frame)} rows",
+        peer="the limit",
+        limit=limit,
+        limit_of="ms",
+        **columns,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import rank_job
+import margins
 from margins.training.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
@@ -23,7 +24,7 @@ def results_of(ranks: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable] if ranks == 1 else launcher
     done = subprocess.run(
         [*command, str(HERE / "rank_job.py"), str(out)], capture_output=True, timeout=240, text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(margins.__file__).parents[1]), str(HERE)]), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return read_checkpoint(out)

@@ -12,11 +12,20 @@ from typing import Any
 import pytest
 import torch
 
-from made_up_training import SUP_CON, train_rows, trainer
+from made_up_training import SUP_CON, blobs, train_rows, trainer
+from margins.data import TrainRows
 from margins.errors import MarginsError
+from margins.targets import Targets
 from margins.training.checkpoint import read_checkpoint, write_checkpoint
 from margins.training.interruption import Interrupted
 from margins.training.saving import CHECKPOINT, SavedTraining, phase_of, saved_state
+
+
+def mislabelled() -> TrainRows:
+    """Rows of which every fourth has a wrong class."""
+    inputs, labels = blobs(120, 1)
+    return TrainRows(inputs, Targets.of_classes((labels + (torch.arange(120) % 4 == 0)) % 3, 3))
+
 
 # Every part that has state, alone or with others it must not disturb.
 PARTS: dict[str, dict[str, Any]] = {
@@ -29,7 +38,10 @@ PARTS: dict[str, dict[str, Any]] = {
     "balanced draw": {"draw": {"name": "class_balanced"}},
     "class batches": {**SUP_CON, "draw": {"name": "several_per_class", "items": 3}, "num_outputs": 8},
     "schedule": {"schedule": {"name": "one_cycle"}},
-    "refresh": {"refresh": [{"name": "label_correction", "start": 1, "confidence": 0.6}]},
+    "refresh": {
+        "refresh": [{"name": "label_correction", "start": 1, "confidence": 0.501}], "train": mislabelled(),
+        "optimizer": {"name": "adamw", "learning_rate": 0.02},
+    },
     "loss's generator": {
         "objective": {"loss": "ens_loss", "settings": {"lam_range": [0.0, 1.0], "period": 1}}
     },
@@ -67,6 +79,7 @@ def test_going_on_from_a_checkpoint_is_bit_identical(part: str, steps: int, tmp_
     for _ in range(steps if steps < 15 else len(first._steps) * 2):
         first.advance()
     assert (first._progress.step == 0) == (steps == 15)
+    assert part != "refresh" or first.engine.rows is not first._given
     write_checkpoint(tmp_path / "c", first.state_dict())
     # Another network seed: nothing may be left of the fresh one.
     second = trainer(network_seed=9, **changes)

@@ -259,6 +259,17 @@ def test_probabilities_sum_to_one_in_float64_and_the_mode_stays_as_it_was():
         assert t.network.training is mode
 
 
+def test_the_rate_of_every_step_follows_the_schedule():
+    t = trainer(schedule={"name": "cosine", "warmup": 0.2}, optimizer={"name": "sgd", "learning_rate": 0.3})
+    rates = []
+    while not t.is_done:
+        t.advance()
+        rates.append(t.engine.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.3 * t.recipe.schedule.factor(k, len(rates)) for k in range(len(rates))])
+    assert t.history[0].learning_rate == rates[len(rates) // 3 - 1]
+    assert max(rates) > 10 * rates[-1]
+
+
 def test_degenerate_rows_are_counted_in_the_record():
     labels = torch.zeros(40, dtype=torch.long)
     labels[:3] = torch.tensor([1, 2, 1])

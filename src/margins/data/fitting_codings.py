@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from margins.data.class_coding import ClassCoding, LabelSetCoding
 from margins.data.coding import TargetCoding
@@ -14,6 +16,7 @@ from margins.data.columns import TargetKind
 from margins.data.path_coding import PathCoding
 from margins.data.value_coding import ValueCoding
 from margins.errors import MarginsError
+from margins.targets import Targets
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,6 +57,28 @@ def fit_coding(
     if kind == "path":
         return PathCoding.fit(cells, separator=separator)
     return ValueCoding.fit(cells if train is None else cells.gather(train))
+
+
+def numbered_by(coding: TargetCoding, train: Targets) -> TargetCoding:
+    """The coding with its classes or labels numbered from the most frequent of these targets.
+
+    With the targets of the training rows no label of another row moves a number. Equal counts go by name;
+    paths and values keep their numbers.
+
+    Example:
+        >>> import polars as pl, torch
+        >>> coding = fit_coding(pl.Series("y", ["a", "b", "b"]), "label")
+        >>> coding.names, numbered_by(coding, coding.targets(pl.Series("y", ["a"]))).names
+        (('b', 'a'), ('a', 'b'))
+    """
+    if not isinstance(coding, (ClassCoding, LabelSetCoding)):
+        return coding
+    counts = torch.bincount(train.positives().columns, minlength=coding.num_outputs).tolist()
+    ordered = sorted(zip(counts, coding.names, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    names = tuple(name for _, name in ordered)
+    if isinstance(coding, ClassCoding):
+        return replace(coding, classes=names)
+    return replace(coding, labels=names)
 
 
 def coding_from_data(data: Mapping[str, Any]) -> TargetCoding:

@@ -83,7 +83,9 @@ def numbers_of(frame: Frame, name: str) -> npt.NDArray[np.float64]:
     import polars as pl
 
     cells = column_of(frame, name)
-    if not (cells.dtype.is_numeric() or cells.dtype == pl.Boolean or cells.dtype == pl.Null):
+    if cells.null_count() == len(cells):
+        cells = cells.cast(pl.Float64)  # cells none of which is filled show no type
+    if not (cells.dtype.is_numeric() or cells.dtype == pl.Boolean):
         raise _wrong_type(name, "numbers", cells)
     values = cells.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     infinite = np.flatnonzero(np.isinf(values))

@@ -106,7 +106,8 @@ def judged_by(metric: Metric, model: Model, scores: Tensor, targets: Targets) ->
     """Predictions, decided as the model decides, and the truth, as the metric takes them."""
     predictions, truth = judged(model.recipe.task, scores, unweighted(targets))
     if model.recipe.task == "classes":
-        return model.probabilities(scores), truth
+        decides = metric.kind in ("f1", "accuracy")
+        return (model.decision_shares(scores) if decides else model.probabilities(scores)), truth
     if model.recipe.task == "label_sets" and metric.kind in ("f1", "accuracy"):
         return model.shifted(scores).sigmoid(), truth
     if isinstance(model.coding, ValueCoding):

@@ -27,6 +27,11 @@ from margins.training.run_folder import RECIPE, REQUEST, RESULTS, RunFolder
 from margins.training.saving import EVERY_SECONDS
 from margins.training.trainer import Fitted, Watcher
 
+_PRIOR_TOLD = (
+    "Training made rare classes count more: predictions decide so, probabilities are corrected to the class "
+    "shares of the training rows."
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
@@ -228,6 +233,8 @@ def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears)
         model = posed.job.decided(fabric)
         scores = scores_of(fabric, model, posed.job.prepared)
     model = described_model(model, posed.problem.frame, scores)
+    if model.prior_shift is not None:
+        posed.told.extend(ears.say([_PRIOR_TOLD]))
     if folder is not None and is_first_rank():
         model.save(folder.path / "model")
         results = {"scores": scores, "told": posed.told, "fitted": [asdict(f) for f in fitted]}

@@ -14,6 +14,7 @@ from margins.targets import Targets
 from margins.training.finishing import fitted_calibration, fitted_thresholds
 from margins.training.model import Model
 from margins.training.predicting import measured, metric_of, outputs_of
+from margins.training.prior import prior_shift
 from margins.training.problem import Prepared, Problem, new_network
 from margins.training.recipe import Phase, Recipe
 from margins.training.run_folder import LOG, RunFolder
@@ -76,16 +77,23 @@ class Job:
         """The model, with what is fitted on the select rows: calibration and thresholds."""
         problem, recipe = self._problem, self._recipe
         calibration = thresholds = None
+        shift = self._prior_shift()
         rows = self._select
         if rows is not None and recipe.task in ("classes", "label_sets"):
             scores = outputs_of(fabric, self._network, rows.inputs)[0]
-            select = self._select_predictions(rows, scores)
+            select = self._select_predictions(rows, scores if shift is None else scores.double() + shift)
             calibration = fitted_calibration(recipe, select)
             thresholds = fitted_thresholds(recipe, select)
         return Model(
             recipe, problem.columns, problem.coding, self._preparation, self._network.cpu(),
-            calibration, thresholds,
+            calibration, thresholds, None if shift is None else tuple(shift.tolist()),
         )  # fmt: skip
+
+    def _prior_shift(self) -> torch.Tensor | None:
+        if self._recipe.task != "classes":
+            return None
+        counts = torch.bincount(self.prepared.train.class_ids(), minlength=self._problem.coding.num_outputs)
+        return prior_shift(self._recipe.phases()[-1], counts)
 
     def _refuse_unusable_roles(self) -> None:
         # Found out after training, it would cost the whole run.

@@ -55,6 +55,8 @@ class Model:
         network: inputs to scores.
         calibration: scores to class probabilities; None is the softmax.
         thresholds: scores to label sets; None cuts at probability 0.5.
+        prior_shift: [C] added to scores before they become probabilities, when training worked against the
+            class prior; decisions are made without it. None when it did not.
         about: where it comes from: data, scores, versions. Plain data.
     """
 
@@ -65,6 +67,7 @@ class Model:
     network: Network
     calibration: Calibration | None = None
     thresholds: Thresholds | None = None
+    prior_shift: tuple[float, ...] | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -109,7 +112,7 @@ class Model:
         if self.recipe.task == "label_sets":
             chosen = (self.shifted(scores) >= 0).numpy()
             return [names[row].tolist() for row in chosen]
-        return names[self.probabilities(scores).argmax(1)]
+        return names[self.decision_shares(scores).argmax(1)]
 
     def probabilities(self, scores: Tensor) -> Floats:
         """Probabilities from scores [N, C]."""
@@ -118,9 +121,21 @@ class Model:
             raise MarginsError("predict_proba", expected="a model of classes", received="one of values")
         if self.recipe.task == "label_sets":
             return scores.double().sigmoid().numpy()
-        return (
-            probabilities_of(scores) if self.calibration is None else self.calibration.probabilities(scores)
-        )
+        moved = self.with_prior(scores)
+        return probabilities_of(moved) if self.calibration is None else self.calibration.probabilities(moved)
+
+    def decision_shares(self, scores: Tensor) -> Floats:
+        """[N, C] whose largest entry is the class decided for: the probabilities, without the prior's shift.
+
+        A training against the prior is meant to decide for rare classes more often than probabilities would.
+        """
+        return self.probabilities(scores) if self.prior_shift is None else probabilities_of(scores)
+
+    def with_prior(self, scores: Tensor) -> Tensor:
+        """Scores of a data set with the class shares of the training rows."""
+        if self.prior_shift is None:
+            return scores
+        return scores.double() + torch.tensor(self.prior_shift, dtype=torch.float64)
 
     def shifted(self, scores: Tensor) -> Tensor:
         """Scores of labels, moved so that 0 is the threshold of each."""
@@ -157,6 +172,7 @@ class Model:
             "preparation": self.preparation.to_data(),
             "calibration": None if self.calibration is None else self.calibration.to_data(),
             "thresholds": None if self.thresholds is None else self.thresholds.to_data(),
+            "prior_shift": None if self.prior_shift is None else list(self.prior_shift),
             "about": self.about,
         }
         write_atomically(folder / WEIGHTS, save(state))
@@ -229,6 +245,7 @@ def load(path: str | Path) -> Model:
         recipe, columns, coding, preparation, network.eval(),
         None if calibration is None else calibration_from(calibration),
         None if thresholds is None else Thresholds.from_data(thresholds),
+        None if described["prior_shift"] is None else tuple(described["prior_shift"]),
         described["about"],
     )  # fmt: skip
 
@@ -242,7 +259,9 @@ def _description(folder: Path) -> dict[str, Any]:
         )  # fmt: skip
     try:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        keys = {"recipe", "columns", "coding", "preparation", "calibration", "thresholds", "about"}
+        keys = {
+            "recipe", "columns", "coding", "preparation", "calibration", "thresholds", "prior_shift", "about",
+        }  # fmt: skip
         missing = keys - set(described)
     except (ValueError, TypeError) as error:
         raise MarginsError(str(path), expected="a whole description", received=str(error)) from None

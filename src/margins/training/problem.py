@@ -14,7 +14,7 @@ from torch import Tensor
 from margins.data.coding import TargetCoding
 from margins.data.columns import Columns
 from margins.data.dividing import Division, divide
-from margins.data.fitting_codings import fit_coding
+from margins.data.fitting_codings import fit_coding, numbered_by
 from margins.data.frame import Frame
 from margins.data.roles import ReportRows, RowInputs, SelectRows, TrainRows
 from margins.data.weights import weights
@@ -122,7 +122,9 @@ def pose(
             )  # fmt: skip
     if columns.target_kind == "value":
         coding = fit_coding(cells, "value", train=division.train)
-        targets = coding.targets(cells)
+    else:
+        coding = numbered_by(coding, targets.take(torch.from_numpy(division.train)))
+    targets = coding.targets(cells)
     weight = weights(frame, columns)
     for role in ("train", "select"):
         if weight is not None and not bool(weight[torch.from_numpy(getattr(division, role))].any()):

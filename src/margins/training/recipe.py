@@ -210,6 +210,14 @@ def _refuse_wrong_form(recipe: Recipe) -> None:
             received=recipe.objective.loss,
             fix="sup_con is one" if recipe.task == "matches" else "embedding losses go with task: matches",
         )
+    kind = {"values": "values", "label_sets": "label sets"}.get(recipe.task)
+    meant = loss_named(recipe.objective.loss).card.targets
+    if kind is not None and kind not in meant:
+        raise MarginsError(
+            "objective.loss", expected=f"a loss for {kind}",
+            received=f"{recipe.objective.loss}, which is for {', '.join(meant)}",
+            fix=f"`margins methods --target '{kind}'` lists those that are",
+        )  # fmt: skip
     if recipe.head.name == "multi" or (recipe.head.name == "projection" and recipe.task != "matches"):
         raise MarginsError(
             "head", expected=f"one head with the outputs of the task {recipe.task}",
@@ -235,6 +243,11 @@ def _refuse_double_correction(recipe: Recipe) -> None:
 
 def _refuse_class_targets(recipe: Recipe) -> None:
     targets = recipe.objective.targets
+    if recipe.draw.name != "shuffled" and recipe.task not in ("classes", "matches"):
+        raise MarginsError(
+            "draw", expected=f"shuffled for the task {recipe.task}, whose rows have no one class",
+            received=recipe.draw.name, fix="take it out",
+        )  # fmt: skip
     named = [*targets.changes_prior, *(["class_margins"] if targets.class_margins else [])]
     named += [part.name for part in recipe.refresh]
     if named and recipe.task != "classes":

@@ -123,4 +123,5 @@ class AveragedWeights:
         """What `state_dict` gave."""
         mean, num = state["mean"], state["num"]
         assert isinstance(mean, list) and isinstance(num, int)  # noqa: S101, PT018 - the checkpoint was checked
-        self._mean, self._num = mean, num
+        self._mean = [m.to(p.device) for m, p in zip(mean, self._parameters, strict=bool(mean))]
+        self._num = num
