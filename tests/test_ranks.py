@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-import rank_job
 import margins
+import rank_job
 from margins.training.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
+SOURCE = str(Path(margins.__file__).parents[1])
 
 
 def results_of(ranks: int, folder: Path) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def results_of(ranks: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable] if ranks == 1 else launcher
     done = subprocess.run(
         [*command, str(HERE / "rank_job.py"), str(out)], capture_output=True, timeout=240, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(margins.__file__).parents[1]), str(HERE)]), "OMP_NUM_THREADS": "1"}, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, str(HERE)]), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return read_checkpoint(out)
