@@ -25,7 +25,8 @@ def results_of(ranks: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable] if ranks == 1 else launcher
     done = subprocess.run(
         [*command, str(HERE / "rank_job.py"), str(out)], capture_output=True, timeout=240, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, str(HERE)]), "OMP_NUM_THREADS": "1"}, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, str(HERE)]), "OMP_NUM_THREADS": "1"},
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return read_checkpoint(out)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -42,9 +42,9 @@ class ImagePreparation(StoredPreparation):
     """A column of images to pixels of one size, grey or in colour."""
 
     column: str
-    height: int
-    width: int
-    channels: int
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    channels: Literal[1, 3]
 
     def __call__(self, frame: Frame) -> Images:
         """All images of the frame, decoded, resized and in memory."""

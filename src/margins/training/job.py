@@ -56,6 +56,8 @@ class Job:
         self.prepared: Prepared = problem.prepared(self._preparation)
         self._refuse_unusable_roles()
         self._network, self._generator = new_network(recipe, self._preparation, problem.coding.num_outputs)
+        # What the encoder itself keeps fixed stays so in every phase.
+        self._trainable = [p for p in self._network.parameters() if p.requires_grad]
 
     def run(self, fabric: Fabric) -> list[Fitted]:
         """Trains every phase that is not done yet, on this device and these ranks; gives all of them."""
@@ -136,7 +138,7 @@ class Job:
         done: list[Fitted],
         state: dict[str, Any] | None,
     ) -> Fitted:
-        for parameter in self._network.parameters():
+        for parameter in self._trainable:
             parameter.requires_grad_(True)
         log = _Log(fabric, self._folder, [*done], self._watcher)
         trainer = Trainer(

@@ -222,12 +222,30 @@ def load(path: str | Path) -> Model:
     Raises:
         MarginsError: there is no model, or it is broken or of another version.
     """
-    with extra("tool"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load as read
     folder = Path(path)
     folder = folder / "model" if (folder / "model" / DESCRIPTION).is_file() else folder
     described = _description(folder)
+    try:
+        model = _described(folder, described)
+        if model.recipe.task != "matches":  # sizes that do not fit each other show at the first row
+            model.decided(torch.zeros(1, model.coding.num_outputs))
+        if model.recipe.task == "classes":
+            model.probabilities(torch.zeros(1, model.coding.num_outputs))
+    except MarginsError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise MarginsError(
+            str(folder / DESCRIPTION), expected="a description as it was saved",
+            received=f"one that was changed ({str(error).splitlines()[0][:200]})",
+            fix="copy the whole folder again",
+        ) from error  # fmt: skip
+    return model
+
+
+def _described(folder: Path, described: dict[str, Any]) -> Model:
+    with extra("tool"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load as read
     recipe = validated(Recipe, described["recipe"], what=f"{folder / DESCRIPTION}: recipe")
     columns = validated(Columns, described["columns"], what=f"{folder / DESCRIPTION}: columns")
     coding = coding_from_data(described["coding"])
@@ -263,6 +281,8 @@ def _description(folder: Path) -> dict[str, Any]:
             "recipe", "columns", "coding", "preparation", "calibration", "thresholds", "prior_shift", "about",
         }  # fmt: skip
         missing = keys - set(described)
+        if not isinstance(described, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"no mapping: {str(described)[:50]}")
     except (ValueError, TypeError) as error:
         raise MarginsError(str(path), expected="a whole description", received=str(error)) from None
     if described.get("format") != _FORMAT or missing:
