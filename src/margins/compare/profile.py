@@ -112,7 +112,7 @@ def _column(cells: pl.Series, role: str) -> ColumnProfile:
     nested = isinstance(cells.dtype, (pl.Array, pl.List))
     sample = str(cells.dtype) if nested else str(there[0]) if len(there) else ""
     return ColumnProfile(
-        name=cells.name, role=role, filled=float(filled.mean() or 0.0),
+        name=cells.name, role=role, filled=int(filled.sum()) / max(len(cells), 1),
         num_different=len(there) if nested else there.n_unique(),
         sample=" ".join(sample.split())[:_SAMPLE_CHARS],
     )  # fmt: skip
