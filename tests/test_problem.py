@@ -123,3 +123,11 @@ def test_weights_of_rows_reach_the_loss_and_the_metric():
     assert run.scores["report"]["accuracy"] == 1
     assert set(run.model.predict({"x": [-2.0, 2.0], "city": ["train-0"] * 2})) == {"p"}
     assert isinstance(run.model.coding.targets(read_frame(rows).table["label"]), Targets)
+
+
+def test_without_a_report_role_all_other_rows_train_and_choose():
+    rows = {k: v for k, v in table().items() if k != "split"}
+    run = train(rows, target="label", report_share=0.0, recipe={"max_epochs": 2})
+    assert set(run.scores) == {"select"}
+    assert len(run.division.report) == 0
+    assert len(run.division.train) + len(run.division.select) == 200

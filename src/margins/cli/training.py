@@ -56,6 +56,8 @@ def train_file(request: TrainRequest, *, as_json: bool) -> None:
             "FILE", expected="a file to train on, or --resume FOLDER",
             received="both" if request.file else "neither",
         )  # fmt: skip
+    if request.resume is not None:
+        _refuse_ignored(request)
     folder = (
         request.resume
         or request.out
@@ -126,6 +128,21 @@ def _trained(request: TrainRequest, folder: Path, watcher: Any, speaker: Console
         threads=request.threads, every_seconds=request.checkpoint_every, watcher=watcher, tell=tell,
         loggers=loggers,
     )  # fmt: skip
+
+
+def _refuse_ignored(request: TrainRequest) -> None:
+    asked = {
+        **request.roles, **request.shortcuts, "recipe": request.recipe, "embeddings": request.embeddings,
+        "set": request.changes or None, "kind": request.kinds or None, "out": request.out,
+        "threads": request.threads,
+    }  # fmt: skip
+    named = [name.rpartition(".")[2] for name, value in asked.items() if value is not None]
+    if named:
+        raise MarginsError(
+            "--resume", expected="no option that would make it another run",
+            received=f"one for {named[0]}",
+            fix="a run goes on as it began; start a new run with other options",
+        )  # fmt: skip
 
 
 def _device(word: str) -> Any:

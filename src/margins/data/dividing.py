@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,7 @@ def divide(
         targets: of all rows; None for pairs, which are drawn without balance.
         seed: of the draw; the same seed gives the same division.
         select_share: in (0, 1), of all rows, or of the training rows that it is drawn from.
-        report_share: the same.
+        report_share: the same, or 0 for none: the model is then judged elsewhere.
 
     Raises:
         MarginsError: shares out of range, an unknown word in the split column, an empty cell in a column
@@ -94,16 +95,17 @@ def divide(
         rows = np.arange(len(frame), dtype=np.int64)
         roles, sentences = _drawn(frame, columns, strata, rows, shares, generator)
     sentences += [*_far_from_shares(roles, shares, columns), *strata.without_training(roles == _TRAIN)]
-    _check_filled(roles, columns)
+    _check_filled(roles, columns, ROLES if report_share else ROLES[:_REPORT])
     train, select, report = (np.flatnonzero(roles == role) for role in range(3))
     counted = ", ".join(f"{len(r)} {n}" for n, r in zip(ROLES, (train, select, report), strict=True))
     return Division(train, select, report, [f"{counted} rows.", *sentences])
 
 
 def _checked_shares(select_share: float, report_share: float) -> tuple[float, float, float]:
-    for name, share in (("select_share", select_share), ("report_share", report_share)):
-        if not 0 < share < 1:
-            raise MarginsError(name, expected="a share in (0, 1)", received=str(share))
+    if not 0 < select_share < 1:
+        raise MarginsError("select_share", expected="a share in (0, 1)", received=str(select_share))
+    if not 0 <= report_share < 1:
+        raise MarginsError("report_share", expected="a share in [0, 1)", received=str(report_share))
     if select_share + report_share >= 1:
         raise MarginsError(
             "select_share, report_share",
@@ -255,13 +257,13 @@ def _far_from_shares(roles: Ints, shares: tuple[float, float, float], columns: C
     ]
 
 
-def _check_filled(roles: Ints, columns: Columns) -> None:
-    empty = [name for role, name in enumerate(ROLES) if not (roles == role).any()]
+def _check_filled(roles: Ints, columns: Columns, wanted: Sequence[str]) -> None:
+    empty = [name for role, name in enumerate(wanted) if not (roles == role).any()]
     if empty:
         how = columns.group or columns.time
         raise MarginsError(
             "rows",
-            expected="enough for three roles",
+            expected=f"enough for {len(wanted)} roles",
             received=f"{len(roles)} rows, none left to {' and '.join(empty)}",
             fix=f"divide by another column than {how!r}" if how else "add rows, or ask for larger shares",
         )

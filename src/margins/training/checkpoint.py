@@ -61,7 +61,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise MarginsError(
             str(path), expected=f"a file of the format {_FORMAT}", received=str(header.get("format"))
         )
-    return cast("dict[str, Any]", _unpacked(json.loads(header["structure"]), tensors))
+    try:
+        state = _unpacked(json.loads(header["structure"]), tensors)
+    except (ValueError, TypeError, LookupError) as error:
+        raise changed(path, error) from error
+    if not isinstance(state, dict):
+        raise changed(path, "no mapping in it")
+    return cast("dict[str, Any]", state)
+
+
+def changed(path: Path, reason: object) -> MarginsError:
+    """The error for a checkpoint whose parts do not fit together."""
+    return MarginsError(
+        str(path), expected="a checkpoint as it was written",
+        received=f"one that was changed ({(str(reason).splitlines() or [''])[0][:200]})",
+        fix="resume from another copy, or start the run anew",
+    )  # fmt: skip
 
 
 def write_atomically(path: Path, content: bytes) -> None:

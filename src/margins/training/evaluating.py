@@ -7,6 +7,7 @@ from typing import Any
 
 from margins.data.frame import Frame
 from margins.data.nearest import suggestion
+from margins.data.row_names import named_rows, true_rows
 from margins.data.weights import weights
 from margins.errors import MarginsError
 from margins.evaluation.bootstrap import bootstrap_interval
@@ -44,9 +45,15 @@ def evaluate(model: Model, frame: Frame, *, metrics: Sequence[str] = (), seed: i
     scores = model.scores(frame)
     weight = weights(frame, model.columns) if model.columns.weight in frame.names else None
     group = model.columns.group
-    groups = (
-        None if group is None or group not in frame.names else frame.table[group].rank("dense").to_numpy()
-    )
+    groups = None
+    if group is not None and group in frame.names:
+        empty = true_rows(frame.table[group].is_null())
+        if len(empty):
+            raise MarginsError(
+                f"group {group!r}", expected="a value in every row",
+                received=f"an empty cell in {named_rows(empty)}", fix="fill in or drop these rows",
+            )  # fmt: skip
+        groups = frame.table[group].rank("dense").to_numpy()
     found: dict[str, dict[str, float]] = {}
     for name in metrics or dict.fromkeys([model.recipe.metric, *SHOWN[model.recipe.task]]):
         metric = metric_of(model.recipe.task, name)

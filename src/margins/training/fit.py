@@ -23,7 +23,7 @@ from margins.training.model import Model
 from margins.training.problem import Problem, pose
 from margins.training.recipe import Recipe
 from margins.training.request import Request, Roles
-from margins.training.run_folder import RECIPE, REQUEST, RESULTS, RunFolder
+from margins.training.run_folder import RECIPE, REQUEST, RESULTS, RunFolder, refuse_unusable
 from margins.training.saving import EVERY_SECONDS
 from margins.training.trainer import Fitted, Watcher
 
@@ -124,6 +124,7 @@ def train(
     posed = _posed(read_frame(data, embeddings=embeddings), request, folder, ears)
     request = replace(request, threads=threads or threads_for(posed.recipe.encoder.name))
     if folder is not None and is_first_rank():
+        refuse_unusable(folder.path)  # again: another run may have begun there meanwhile
         folder.write_json(REQUEST, _described(request, data, embeddings, posed.problem.frame))
         write_atomically(folder.path / RECIPE, posed.recipe.to_yaml().encode())
     return _run(posed, request, folder, ears)

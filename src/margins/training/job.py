@@ -11,6 +11,7 @@ from margins.data.roles import SelectRows
 from margins.errors import MarginsError
 from margins.evaluation.select_role import SelectPredictions
 from margins.targets import Targets
+from margins.training.checkpoint import changed
 from margins.training.finishing import fitted_calibration, fitted_thresholds
 from margins.training.model import Model
 from margins.training.predicting import measured, metric_of, outputs_of
@@ -18,7 +19,7 @@ from margins.training.prior import prior_shift
 from margins.training.problem import Prepared, Problem, new_network
 from margins.training.recipe import Phase, Recipe
 from margins.training.run_folder import LOG, RunFolder
-from margins.training.saving import SavedTraining, phase_of, saved_state
+from margins.training.saving import CHECKPOINT, SavedTraining, phase_of, saved_state
 from margins.training.trainer import EpochRecord, Fitted, Trainer, Watcher
 
 if TYPE_CHECKING:
@@ -62,9 +63,14 @@ class Job:
     def run(self, fabric: Fabric) -> list[Fitted]:
         """Trains every phase that is not done yet, on this device and these ranks; gives all of them."""
         state = None if self._folder is None else saved_state(self._folder.path)
-        done: list[Fitted] = [] if state is None else [_fitted(f) for f in state["earlier"]]
         phases = list(zip(self._recipe.phases(), [Phase(), *self._recipe.plan], strict=True))
-        start = 0 if state is None or self._folder is None else phase_of(state, folder=self._folder.path)
+        start, done = 0, list[Fitted]()
+        if state is not None and self._folder is not None:
+            start = phase_of(state, num_phases=len(phases), folder=self._folder.path)
+            try:
+                done = [_fitted(f) for f in state["earlier"]]
+            except (TypeError, LookupError) as error:
+                raise changed(self._folder.path / CHECKPOINT, error) from error
         for number in range(start, len(phases)):
             recipe, phase = phases[number]
             if phase.fresh_head:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -95,6 +95,8 @@ class Request:
             raise MarginsError(
                 "every_seconds", expected="a finite number of at least 0", received=str(self.every_seconds)
             )
+        if self.device not in get_args(Device):
+            raise MarginsError("device", expected="auto, cpu or cuda", received=repr(self.device))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise MarginsError(
                 "device", expected="a device that is here", received="'cuda', and torch finds none",

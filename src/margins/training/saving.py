@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from margins.errors import MarginsError
-from margins.training.checkpoint import read_checkpoint, restored, same_keys, write_checkpoint
+from margins.training.checkpoint import changed, read_checkpoint, restored, same_keys, write_checkpoint
 from margins.training.interruption import Interrupted, Interruption
 from margins.training.trainer import Fitted, Trainer
 
@@ -70,7 +70,12 @@ class SavedTraining:
             restored(kept, part, path=self._path)
         for part in ("network", "objective"):
             same_keys(part, kept[part], fresh[part], path=self._path)
-        self._trainer.load_state_dict(kept)
+        try:
+            self._trainer.load_state_dict(kept)
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError) as error:
+            raise changed(self._path, error) from error
+        if kept["best"]:
+            same_keys("best", kept["best"], fresh["network"], path=self._path)
 
     def run(self) -> Fitted:
         """Trains to the end.
@@ -114,6 +119,15 @@ def saved_state(folder: Path) -> dict[str, Any] | None:
     return read_checkpoint(path) if path.exists() else None
 
 
-def phase_of(state: dict[str, Any], *, folder: Path) -> int:
-    """The phase of the plan in which a checkpoint was written."""
-    return int(restored(state, "identity", path=folder / CHECKPOINT)["phase"])
+def phase_of(state: dict[str, Any], *, folder: Path, num_phases: int = 1) -> int:
+    """The phase of the plan in which a checkpoint was written.
+
+    Raises:
+        MarginsError: the plan has no such phase, or the phases before it are not in the checkpoint.
+    """
+    path = folder / CHECKPOINT
+    phase = restored(state, "identity", path=path).get("phase")
+    earlier = restored(state, "earlier", path=path)
+    if phase not in range(num_phases) or len(earlier) != phase:
+        raise changed(path, f"phase {phase} of {num_phases}, {len(earlier)} before it")
+    return int(phase)

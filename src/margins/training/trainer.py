@@ -235,6 +235,8 @@ class Trainer:
         if scaler is not None:
             scaler.load_state_dict(state["scaler"])
         self._steps = self._epoch_steps()
+        if not 0 <= self._progress.step < len(self._steps):
+            raise ValueError(f"step {self._progress.step} of {len(self._steps)}")
 
     def _epoch_steps(self) -> list[Tensor]:
         return list(
