@@ -22,6 +22,7 @@ from margins.data.streaming import stream_frames
 from margins.errors import MarginsError
 from margins.training import Recipe
 from margins.training.checkpoint import read_checkpoint, write_checkpoint
+from margins.training.evaluating import evaluate
 from margins.training.fit import Trained
 from margins.training.parts.averaging import EMA, AveragedWeights
 from margins.training.request import Request
@@ -29,6 +30,7 @@ from margins.training.run_folder import REQUEST, RESULTS
 
 ROWS = 90
 FAST = {"max_epochs": 2, "patience": None}
+LOSSES = {"values": "squared_error", "label_sets": "binary_cross_entropy", "matches": "sup_con"}
 ROLES = ["train", "train", "train", "select", "report"]
 
 
@@ -114,6 +116,25 @@ def test_a_header_that_does_not_parse_is_named(tmp_path: Path, content: bytes, r
             read(path)
 
 
+@pytest.mark.parametrize(
+    "written", ["12,{0}34", "1 {0}00", "3,{0}", "{0}5%", "$ {0}.50", "1.2{0}4,5", "€{0}"]
+)
+def test_numbers_that_are_written_with_separators_or_signs_are_told(tmp_path: Path, written: str):
+    path = tmp_path / "rows.csv"
+    cells = [written.format(i) for i in range(5)]
+    path.write_text("size;label\n" + "".join(f"{cell};x\n" for cell in cells))
+    (found,) = [note for note in read_frame(path).notes if "'size'" in note]
+    assert "read as text" in found
+    assert repr(cells[0]) in found
+
+
+@pytest.mark.parametrize("written", ["{0}.1.2020", "192.168.0.{0}", "{0} left", "2020-01-0{0}", "{0}.5"])
+def test_dates_addresses_and_plain_numbers_are_not_taken_for_them(tmp_path: Path, written: str):
+    path = tmp_path / "rows.csv"
+    path.write_text("size;label\n" + "".join(f"{written.format(i)};x\n" for i in range(5)))
+    assert not [note for note in read_frame(path).notes if "'size'" in note]
+
+
 def test_durations_and_embeddings_of_width_zero_are_refused_by_their_column():
     durations = pl.DataFrame({"took": pl.Series([1, 2]).cast(pl.Duration), "label": ["x", "y"]})
     with pytest.raises(MarginsError, match="column 'took'"):
@@ -162,12 +183,40 @@ def test_what_would_fail_in_training_or_after_it_is_refused_before_a_file_is_wri
         ({"task": "values", "metric": "rmse", "objective": {"loss": "cross_entropy"}}, "objective.loss"),
         ({"task": "label_sets", "metric": "micro_f1", "objective": {"loss": "aldrkl"}}, "objective.loss"),
         ({"task": "values", "metric": "rmse", "draw": {"name": "class_balanced"}}, "draw"),
+        (
+            {
+                "task": "values",
+                "metric": "rmse",
+                "objective": {"loss": "squared_error", "link": "log_softmax"},
+            },
+            "objective.link",
+        ),
+        (
+            {
+                "task": "values",
+                "metric": "rmse",
+                "objective": {"loss": "squared_error", "targets": {"smooth": 0.1}},
+            },
+            "objective.targets.smooth",
+        ),
+        (
+            {
+                "task": "label_sets",
+                "metric": "micro_f1",
+                "objective": {
+                    "loss": "binary_cross_entropy",
+                    "penalties": [{"loss": "orthogonal_projection"}],
+                },
+            },
+            "objective.penalties",
+        ),
+        ({"task": "matches", "metric": "map@r", "mix": {"name": "feature_mixup"}}, "mix"),
     ],
 )
 def test_a_part_that_has_no_meaning_for_the_task_is_refused_with_the_recipe(
     changes: dict[str, Any], named: str
 ):
-    loss = {"objective": {"loss": {"values": "squared_error"}.get(changes["task"], "binary_cross_entropy")}}
+    loss = {"objective": {"loss": LOSSES[changes["task"]]}}
     plain = {"task": changes["task"], "metric": changes["metric"], "encoder": {"name": "tabular"}, **loss}
     Recipe.model_validate(plain)
     with pytest.raises(MarginsError) as refused:
@@ -304,10 +353,7 @@ def test_an_option_that_a_resumed_run_would_leave_out_is_refused(
 def test_an_empty_group_is_refused_when_a_model_is_judged():
     model = trained({**table(), "group": [f"g{i}" for i in range(ROWS)]}).model
     rows = {"a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0], "label": ["x", "y", "z"]}
-    from margins.training.evaluating import evaluate
-
-    judged = {**model.columns.model_dump(), "group": "group"}
-    object.__setattr__(model, "columns", type(model.columns)(**judged))
+    assert model.columns.group == "group"
     assert evaluate(model, read_frame({**rows, "group": ["p", "q", "q"]}))["rows"] == 3
     with pytest.raises(MarginsError, match=r"group 'group'.*row 2"):
         evaluate(model, read_frame({**rows, "group": ["p", None, "q"]}))

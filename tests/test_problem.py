@@ -131,3 +131,11 @@ def test_without_a_report_role_all_other_rows_train_and_choose():
     assert set(run.scores) == {"select"}
     assert len(run.division.report) == 0
     assert len(run.division.train) + len(run.division.select) == 200
+
+
+def test_values_are_judged_in_their_own_unit_at_every_epoch():
+    rows = {"x": table()["x"], "price": 1000 + 50 * table()["x"]}
+    run = train(rows, target="price", target_kind="value", recipe={"max_epochs": 3, "metric": "rmse"})
+    last = run.fitted[0].select_scores[run.fitted[0].epoch - 1]
+    assert last == pytest.approx(run.scores["select"]["rmse"], rel=1e-5)
+    assert last > 2  # standardised values would be off by less than one

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from margins.data.roles import SelectRows
+from margins.data.value_coding import ValueCoding
 from margins.errors import MarginsError
 from margins.evaluation.select_role import SelectPredictions
 from margins.targets import Targets
@@ -147,9 +148,11 @@ class Job:
         for parameter in self._trainable:
             parameter.requires_grad_(True)
         log = _Log(fabric, self._folder, [*done], self._watcher)
+        coding = self._problem.coding
         trainer = Trainer(
             recipe, self._network, self.prepared.train, self._select, generator=self._generator,
             fabric=fabric, watcher=log, frozen=tuple(phase.frozen),
+            restored=coding.restored if isinstance(coding, ValueCoding) else None,
             folder=None if self._folder is None else self._folder.path,
         )  # fmt: skip
         if self._folder is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from margins.training.parts.drawing import share_of
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+Restoring = Callable[[Tensor], Tensor]
 Floats = npt.NDArray[np.float64]
 
 ROWS_AT_ONCE = 2048
@@ -63,18 +65,35 @@ def _outputs(fabric: Fabric, network: Network, inputs: Any) -> tuple[Tensor, Ten
     return scores.float(), embeddings.float()
 
 
-def score_of(fabric: Fabric, network: Network, rows: SelectRows, metric: Metric, task: str) -> float:
-    """The metric of the network on rows of the select role."""
-    return measured(metric, task, outputs_of(fabric, network, rows.inputs)[0], rows.targets)
+def score_of(
+    fabric: Fabric,
+    network: Network,
+    rows: SelectRows,
+    metric: Metric,
+    task: str,
+    restored: Restoring | None = None,
+) -> float:
+    """The metric of the network on rows of the select role; see `measured`."""
+    return measured(metric, task, outputs_of(fabric, network, rows.inputs)[0], rows.targets, restored)
 
 
-def measured(metric: Metric, task: str, scores: Tensor, targets: Targets) -> float:
-    """The metric of scores [N, C], or for the task "matches" of embeddings [N, d] against each other."""
+def measured(
+    metric: Metric, task: str, scores: Tensor, targets: Targets, restored: Restoring | None = None
+) -> float:
+    """The metric of scores [N, C], or for the task "matches" of embeddings [N, d] against each other.
+
+    Args:
+        metric: of the task.
+        task: of the recipe.
+        scores: as the network gives them.
+        targets: of the same rows.
+        restored: values of training back to their own unit.
+    """
     weight = None if targets.row_weight is None else targets.row_weight.double().numpy()
-    return metric.measure(*judged(task, scores, unweighted(targets)), weight=weight).value
+    return metric.measure(*judged(task, scores, unweighted(targets), restored), weight=weight).value
 
 
-def judged(task: str, scores: Tensor, targets: Targets) -> tuple[Any, Any]:
+def judged(task: str, scores: Tensor, targets: Targets, restored: Restoring | None = None) -> tuple[Any, Any]:
     """Predictions and truth as metrics of this task take them."""
     if task == "matches":
         unit = torch.nn.functional.normalize(scores, dim=1)
@@ -82,7 +101,9 @@ def judged(task: str, scores: Tensor, targets: Targets) -> tuple[Any, Any]:
     if task == "label_sets":
         return scores.double().sigmoid(), targets
     if task == "values":
-        return scores.double().numpy(), targets.grades(0, targets.num_candidates).double().numpy()
+        pair = scores.double(), targets.grades(0, targets.num_candidates).double()
+        predicted, true = pair if restored is None else (restored(pair[0]), restored(pair[1]))
+        return predicted.numpy(), true.numpy()
     return probabilities_of(scores), class_ids(targets).numpy()
 
 

@@ -243,11 +243,19 @@ def _refuse_double_correction(recipe: Recipe) -> None:
 
 def _refuse_class_targets(recipe: Recipe) -> None:
     targets = recipe.objective.targets
-    if recipe.draw.name != "shuffled" and recipe.task not in ("classes", "matches"):
-        raise MarginsError(
-            "draw", expected=f"shuffled for the task {recipe.task}, whose rows have no one class",
-            received=recipe.draw.name, fix="take it out",
-        )  # fmt: skip
+    parts: list[tuple[str, bool, tuple[Task, ...]]] = [
+        ("draw", recipe.draw.name != "shuffled", ("classes", "matches")),
+        ("mix", recipe.mix.name != "none", ("classes", "label_sets", "values")),
+        ("objective.penalties", bool(recipe.objective.penalties), ("classes", "matches")),
+        ("objective.link", recipe.objective.link != "none", ("classes", "label_sets")),
+        ("objective.targets.smooth", targets.smooth > 0, ("classes", "label_sets")),
+    ]
+    for part, is_on, tasks in parts:
+        if is_on and recipe.task not in tasks:
+            raise MarginsError(
+                part, expected=f"the task {' or '.join(tasks)} with it", received=recipe.task,
+                fix="take it out",
+            )  # fmt: skip
     named = [*targets.changes_prior, *(["class_margins"] if targets.class_margins else [])]
     named += [part.name for part in recipe.refresh]
     if named and recipe.task != "classes":

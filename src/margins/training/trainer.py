@@ -21,7 +21,7 @@ from margins.training.engine import Engine, Place, StepReport
 from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.parts.averaging import AveragedWeights
-from margins.training.predicting import metric_of, outputs_of, score_of
+from margins.training.predicting import Restoring, metric_of, outputs_of, score_of
 from margins.training.randomness import global_state_kept
 from margins.training.recipe import Recipe
 
@@ -104,6 +104,7 @@ class Trainer:
         fabric: device, precision and ranks; one process on the CPU by default.
         watcher: told how it goes.
         frozen: names of parts of the network, "encoder" or "head", that keep their weights.
+        restored: values of training back to their own unit, for the select score.
         folder: where a bundle is left when a number is not finite; none is left without.
     """
 
@@ -118,6 +119,7 @@ class Trainer:
         fabric: Fabric | None = None,
         watcher: Watcher | None = None,
         frozen: tuple[str, ...] = (),
+        restored: Restoring | None = None,
         folder: Path | None = None,
     ) -> None:
         from margins.training.machine import one_cpu
@@ -125,7 +127,7 @@ class Trainer:
         self.recipe, self.network = recipe, network
         self._given, self._select = train_rows, select_rows
         self._metric = metric_of(recipe.task, recipe.metric)
-        self._watcher, self._folder = watcher, folder
+        self._watcher, self._folder, self._restored = watcher, folder, restored
         fabric = fabric or one_cpu(recipe.precision)
         network.encoder.fit(train_rows.inputs)
         for name in frozen:
@@ -332,7 +334,9 @@ class Trainer:
     def _select_score(self) -> float:
         if self._select is None:
             return math.nan
-        return score_of(self.engine.fabric, self.network, self._select, self._metric, self.recipe.task)
+        return score_of(
+            self.engine.fabric, self.network, self._select, self._metric, self.recipe.task, self._restored
+        )
 
     def _is_best(self, score: float) -> bool:
         p = self._progress

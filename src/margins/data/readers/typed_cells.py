@@ -13,6 +13,11 @@ CellType = Literal["integer", "float", "text"]
 
 # A column in which more than this share of the filled cells are numbers was most likely meant as one.
 _MOSTLY = 0.5
+# Separators of thousands, decimal commas, currencies and per cent: what people write and no reader takes.
+_MARKED = (
+    r"^[+-]?(?:[$€£] ?)?(?:\d{1,3}(?:[,' \x{a0}\x{202f}]\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d+,\d+|"
+    r"\d+(?:\.\d+)?(?: ?[%$€£])|[$€£] ?\d+(?:\.\d+)?)(?: ?[%$€£])?$"
+)
 
 
 def cell_type(texts: pl.Series) -> CellType | None:
@@ -67,6 +72,13 @@ def almost_numeric(texts: pl.Series) -> str | None:
     stripped = texts.str.strip_chars()
     is_filled = stripped.is_not_null() & (stripped != "")
     is_number = stripped.cast(pl.Float64, strict=False).is_not_null()
+    is_marked = is_filled & stripped.str.contains(_MARKED)
+    if int(is_marked.sum()) > _MOSTLY * int(is_filled.sum()):
+        row = int(true_rows(is_marked)[0])
+        return (
+            f"Column {texts.name!r} is read as text: write numbers without separators or signs and with a "
+            f"decimal point, not as {stripped[row]!r} in row {row + 1}."
+        )
     if int(is_number.sum()) <= _MOSTLY * int(is_filled.sum()):
         return None
     odd = true_rows(is_filled & ~is_number)
