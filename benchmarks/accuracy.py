@@ -67,11 +67,7 @@ def texts(path: Path, minilm: Path | None, target: str) -> list[dict[str, Any]]:
     rows = [row(path, "hashed_text", run, seconds, "TF-IDF + logistic regression", peer, peer_seconds)]
     if minilm is not None:
         encoder = {"name": "pretrained_text", "model": str(minilm)}
-        run, seconds = trained(
-            path,
-            {"encoder": encoder, "optimizer": {"learning_rate": 1e-2}, "max_epochs": 60, "patience": 10},
-            inputs=["text"], target=target,
-        )  # fmt: skip
+        run, seconds = trained(path, {"encoder": encoder}, inputs=["text"], target=target)
         vectors = run.model.embed(frame)
         peer, peer_seconds = baseline(run, vectors, y, vectoriser=False)
         rows.append(

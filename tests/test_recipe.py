@@ -132,6 +132,19 @@ def test_defaults_follow_from_the_kinds_of_columns(inputs: dict, kind: Any, expe
     assert (found.task, found.encoder.name, found.objective.loss, found.metric) == expected
 
 
+@pytest.mark.parametrize(
+    ("inputs", "encoder", "expected"),
+    [({"e": "embedding"}, {}, ("sgd", 4.0, 60)), ({"e": "embedding"}, {"depth": 2}, ("adamw", 2e-3, 100)),
+     ({"t": "text"}, {"name": "pretrained_text", "model": "m"}, ("sgd", 4.0, 60)),
+     ({"t": "text"}, {"name": "pretrained_text", "model": "m", "mode": "finetune"}, ("adamw", 3e-5, 4)),
+     ({"t": "text"}, {}, ("adamw", 2e-3, 30)), ({"i": "image"}, {"name": "small_vit"}, ("adamw", 1e-3, 30))],
+)  # fmt: skip
+def test_the_pace_follows_from_the_encoder_that_is_chosen(inputs: dict, encoder: dict, expected: tuple):
+    columns = Columns(inputs=inputs, target="y", target_kind="label")
+    found = default_recipe(columns, {"encoder": encoder})
+    assert (found.optimizer.name, found.optimizer.learning_rate, found.max_epochs) == expected
+
+
 def test_changes_are_laid_over_defaults_and_a_part_with_another_name_starts_anew():
     columns = Columns(inputs={"i": "image"}, target="y", target_kind="label")
     kept = default_recipe(columns, {"optimizer": {"weight_decay": 0.5}})

@@ -49,12 +49,14 @@ def default_recipe(
     task = given.get("task", _TASKS[columns.target_kind])
     if not isinstance(task, str) or task not in _LOSSES:
         raise MarginsError("task", expected=f"one of {', '.join(_LOSSES)}", received=repr(task))
+    encoder = {"encoder": default_encoder(columns.inputs).model_dump()}
+    chosen = _laid_over(encoder, {key: value for key, value in given.items() if key == "encoder"})["encoder"]
     start: dict[str, Any] = {
         "task": task,
-        "encoder": default_encoder(columns.inputs).model_dump(),
+        **encoder,
         "objective": {"loss": _LOSSES[task]},
         "metric": _METRICS[task],
-        **_pace(set(columns.inputs.values()), num_rows),
+        **_pace(chosen if isinstance(chosen, Mapping) else {}, task, set(columns.inputs.values()), num_rows),
     }
     if task == "matches":
         start |= {"head": {"name": "projection"}, "draw": {"name": "several_per_class"}}
@@ -63,18 +65,29 @@ def default_recipe(
     return validated(Recipe, _laid_over(plain, given), what="recipe")
 
 
-def _pace(kinds: set[InputKind], num_rows: int) -> dict[str, Any]:
-    """How long and how fast to train inputs of these kinds."""
+def _pace(encoder: Mapping[str, Any], task: str, kinds: set[InputKind], num_rows: int) -> dict[str, Any]:
+    """How long and how fast to train this encoder on this task."""
     if "image" in kinds:
-        return {
-            "max_epochs": min(max(_IMAGE_VIEWS // max(num_rows, 1), 5), 40), "patience": None,
-            "schedule": {"name": "one_cycle"},
-            "optimizer": {"name": "adamw", "learning_rate": 5e-3},
-        }  # fmt: skip
-    if kinds & {"text", "text_pair"}:
-        return {"max_epochs": 30, "patience": 6}
+        epochs = min(max(_IMAGE_VIEWS // max(num_rows, 1), 5), 40)
+        rate = 1e-3 if encoder.get("name") == "small_vit" else 5e-3
+        return _paced(epochs, None, "one_cycle", learning_rate=rate)
+    if encoder.get("name") == "pretrained_text" and encoder.get("mode", "frozen") != "frozen":
+        return _paced(4, None, "one_cycle", learning_rate=3e-5 if encoder["mode"] == "finetune" else 5e-4)
+    if encoder.get("name") in ("embeddings", "pretrained_text") and not encoder.get("depth"):
+        # On unit vectors with true L2 decay this is logistic regression, and comes near its optimum.
+        if task == "classes":
+            return _paced(60, None, "cosine", name="sgd", learning_rate=4.0, weight_decay=1e-5)
+        return _paced(100, 15, "constant", learning_rate=1e-2)
     # An epoch of a perceptron is cheap and its way long: it stops late.
-    return {"max_epochs": 100, "patience": 15}
+    epochs, patience = (30, 6) if kinds & {"text", "text_pair"} else (100, 15)
+    return _paced(epochs, patience, "constant")
+
+
+def _paced(max_epochs: int, patience: int | None, schedule: str, **optimizer: Any) -> dict[str, Any]:
+    return {
+        "max_epochs": max_epochs, "patience": patience, "schedule": {"name": schedule},
+        "optimizer": {"name": "adamw", **optimizer},
+    }  # fmt: skip
 
 
 def _laid_over(start: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
