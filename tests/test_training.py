@@ -279,6 +279,14 @@ def test_degenerate_rows_are_counted_in_the_record():
     assert math.isfinite(record.loss)
 
 
+def test_an_epoch_without_a_row_to_learn_from_is_refused_with_its_cure():
+    t = trainer(**SUP_CON, num_outputs=4, batch_size=1, min_steps=1)
+    t._batch_size = 1
+    t._steps = t._epoch_steps()
+    with pytest.raises(MarginsError, match="several_per_class"):
+        t.run()
+
+
 def test_an_objective_that_needs_one_class_a_row_refuses_others_by_name():
     with pytest.raises(MarginsError, match="one class a row"):
         TrainRows(blobs(4, 1)[0], Targets.of_values(torch.rand(4))).class_ids()

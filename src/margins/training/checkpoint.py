@@ -96,7 +96,7 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
     Raises:
         MarginsError: the folder cannot be written or the disk is full; `path` is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes do not meet in it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

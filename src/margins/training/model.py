@@ -226,6 +226,7 @@ def load(path: str | Path) -> Model:
     folder = folder / "model" if (folder / "model" / DESCRIPTION).is_file() else folder
     described = _description(folder)
     try:
+        described["recipe"]["encoder"].pop("download", None)  # a file that is loaded starts no download
         model = _described(folder, described)
         if model.recipe.task != "matches":  # sizes that do not fit each other show at the first row
             model.decided(torch.zeros(1, model.coding.num_outputs))

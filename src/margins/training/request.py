@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from margins.data.columns import InputKind, TargetKind
 from margins.data.nearest import suggestion
@@ -108,7 +109,13 @@ class Request:
         """The request that `dataclasses.asdict` made plain.
 
         Raises:
-            KeyError, TypeError: it did not.
+            MarginsError: it did not.
         """
-        rest: dict[str, Any] = {key: value for key, value in data.items() if key != "roles"}
-        return cls(roles=Roles(**data["roles"]), **rest)
+        try:
+            return TypeAdapter(cls).validate_python(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise MarginsError(
+                f"request: {place}", expected=first["msg"], received=repr(first["input"])[:100]
+            ) from None

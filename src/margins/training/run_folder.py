@@ -87,7 +87,7 @@ def refuse_unusable(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise MarginsError(
             "out", expected="a new or empty folder", received=f"{folder}, which holds files already",
-            fix="name another folder; nothing in it was changed",
+            fix="name another folder, or delete it; nothing in it was changed",
         )  # fmt: skip
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):

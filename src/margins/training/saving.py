@@ -84,6 +84,9 @@ class SavedTraining:
             Interrupted: a signal came; the training was saved after the step.
             MarginsError: a number is not finite, or the checkpoint cannot be written.
         """
+        if self._is_first_rank:
+            for partial in self._path.parent.glob(f"{CHECKPOINT}.*.partial"):  # of a process that was killed
+                partial.unlink(missing_ok=True)
         self.save()
         with self._interruption.watched():
             fitted = self._trainer.run(self._after_step)

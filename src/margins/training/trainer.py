@@ -317,6 +317,7 @@ class Trainer:
             raise self._failure(
                 self._look(self._previous, Place(self.recipe.seed, p.epoch, p.step - 1), rate)
             )
+        self._refuse_nothing_to_learn()
         with self._averaged.in_place():
             score = self._select_score()
             is_best = self._is_best(score)
@@ -330,6 +331,15 @@ class Trainer:
         self._progress = _Progress(epoch=p.epoch + 1, best=p.best, history=[*p.history, asdict(record)])
         if self._watcher:
             self._watcher.epoch_done(record)
+
+    def _refuse_nothing_to_learn(self) -> None:
+        drawn = sum(len(step) for step in self._steps)
+        if self._progress.num_degenerate >= drawn:
+            raise MarginsError(
+                "objective.loss", expected="rows that have what it needs (a positive, a negative, a target)",
+                received=f"none in all {len(self._steps)} batches of an epoch",
+                fix="use draw several_per_class or larger batches, or another loss",
+            )  # fmt: skip
 
     def _select_score(self) -> float:
         if self._select is None:
