@@ -52,8 +52,11 @@ class RowLosses:
 
     def denominator(self, reduction: Reduction) -> Tensor:
         """What `mean` or `weighted_mean` divides by; the trainer adds it up over a step."""
+        is_weighted = reduction == "weighted_mean" and self.weight is not None
+        if self.counts is None and self.units is None and not is_weighted:
+            return self.values.new_full((), self.values.shape[0])
         share = torch.ones_like(self.values) if self.units is None else self.units.to(self.values.dtype)
-        if reduction == "weighted_mean" and self.weight is not None:
+        if is_weighted and self.weight is not None:
             share = share * self.weight
         return (share if self.counts is None else torch.where(self.counts, share, 0.0)).sum()
 

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from margins.cards import Card, carded
-from margins.engine.evaluators import Rows
+from margins.engine.evaluators import Dense, Evaluator, Rows
+from margins.engine.reduction import RowLosses
+from margins.engine.sources import ScoreMatrix, Source, full_precision
 from margins.engine.statistics import Entries, Program, Stage, Statistic, logsumexp, total
-from margins.losses.forms.base import in_range
+from margins.losses.forms.base import check_device, in_range
 from margins.losses.forms.statistics import StatisticsLoss
+from margins.targets import Targets
 
 
 @carded(
@@ -55,6 +59,32 @@ class CrossEntropy(StatisticsLoss):
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
         """The target mass times the log-partition, minus the target score."""
         return z.log_partition * z.mass - z.own
+
+    def evaluate(
+        self,
+        source: Source,
+        targets: Targets,
+        evaluator: Evaluator,
+        *,
+        side: Mapping[str, Tensor] | None = None,
+        ids: Tensor | None = None,
+    ) -> RowLosses:
+        """As declared; for plain class ids and scores that are there, by torch's fused function."""
+        is_plain = (
+            type(self) is CrossEntropy  # a subclass may declare something else
+            and isinstance(source, ScoreMatrix)
+            and isinstance(evaluator, Dense)
+            and targets.has_one_positive
+            and targets.margin_of(0, 0) is None
+            and targets.known_rows() is None
+            and not side
+        )
+        if not is_plain or not isinstance(source, ScoreMatrix):
+            return super().evaluate(source, targets, evaluator, side=side, ids=ids)
+        check_device(source.scores, targets)
+        with full_precision(source.scores.device):
+            values = functional.cross_entropy(source.scores, targets.positives().columns, reduction="none")
+        return RowLosses(values, weight=targets.row_weight)
 
 
 class _OfLogProbability(StatisticsLoss):

@@ -176,7 +176,7 @@ class Engine:
 
 def _positive(divisor: Tensor) -> Tensor:
     """The divisor, or 1 where nothing counts: such a step has loss 0, on the graph."""
-    return torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    return torch.where(divisor > 0, divisor, 1.0)
 
 
 def concatenated_targets(parts: Sequence[StepTargets]) -> StepTargets:

@@ -131,8 +131,10 @@ class Objective(nn.Module):
         return rows(scores, targets)
 
     def _share(self, rows: RowLosses, num_ranks: int) -> StepLoss:
-        denominator = rows.denominator(self.loss.reduction).detach() / num_ranks
-        return StepLoss(rows.weighted().sum() / num_ranks, denominator, None, rows.num_degenerate)
+        total, denominator = rows.weighted().sum(), rows.denominator(self.loss.reduction).detach()
+        if num_ranks > 1:
+            total, denominator = total / num_ranks, denominator / num_ranks
+        return StepLoss(total, denominator, None, rows.num_degenerate)
 
 
 def targets_setter(settings: TargetSettings, class_counts: Tensor | None) -> Callable[[Targets], Targets]:
