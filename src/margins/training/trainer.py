@@ -18,6 +18,7 @@ from margins.targets import Targets
 from margins.training import nonfinite
 from margins.training.checkpoint import copied, first_not_finite
 from margins.training.engine import Engine, Place, StepReport
+from margins.training.machine import one_cpu
 from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.parts.averaging import AveragedWeights
@@ -122,8 +123,6 @@ class Trainer:
         restored: Restoring | None = None,
         folder: Path | None = None,
     ) -> None:
-        from margins.training.machine import one_cpu
-
         self.recipe, self.network = recipe, network
         self._given, self._select = train_rows, select_rows
         self._metric = metric_of(recipe.task, recipe.metric)
