@@ -18,6 +18,7 @@ from margins.engine.statistics import Entries, Program, Stage, Statistic, logsum
 from margins.losses.forms.base import check_device, in_range
 from margins.losses.forms.statistics import StatisticsLoss
 from margins.targets import Targets
+from margins.targets.storage import ClassIndex
 
 
 @carded(
@@ -72,18 +73,17 @@ class CrossEntropy(StatisticsLoss):
         """As declared; for plain class ids and scores that are there, by torch's fused function."""
         is_plain = (
             type(self) is CrossEntropy  # a subclass may declare something else
-            and isinstance(source, ScoreMatrix)
             and isinstance(evaluator, Dense)
             and targets.has_one_positive
             and targets.margin_of(0, 0) is None
             and targets.known_rows() is None
             and not side
         )
-        if not is_plain or not isinstance(source, ScoreMatrix):
+        if not (is_plain and isinstance(source, ScoreMatrix) and isinstance(targets.storage, ClassIndex)):
             return super().evaluate(source, targets, evaluator, side=side, ids=ids)
         check_device(source.scores, targets)
         with full_precision(source.scores.device):
-            values = functional.cross_entropy(source.scores, targets.positives().columns, reduction="none")
+            values = functional.cross_entropy(source.scores, targets.storage.labels, reduction="none")
         return RowLosses(values, weight=targets.row_weight)
 
 

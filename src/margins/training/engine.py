@@ -16,7 +16,7 @@ from margins.training.network import Network
 from margins.training.objective import Objective, StepLoss, StepTargets
 from margins.training.parts.drawing import share_of
 from margins.training.parts.mixing import Mix
-from margins.training.randomness import generator_of, reseed
+from margins.training.randomness import reseed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -93,6 +93,8 @@ class Engine:
 
     def micro_batches(self, step: Tensor) -> list[Tensor]:
         """The rows of a step that are this rank's, part by part; none is empty, or there is only one."""
+        if self.num_ranks == self.accumulate == 1:
+            return [step]
         mine = share_of(step, part=self.fabric.global_rank, parts=self.num_ranks)
         parts = [part for part in mine.tensor_split(self.accumulate) if len(part)]
         return parts or [mine]
@@ -115,7 +117,7 @@ class Engine:
         """
         draws = (place.seed, "step", place.epoch, place.step, part, self.fabric.global_rank)
         reseed(self._generator, *draws)
-        plan = self._mix.plan(len(batch), generator_of(*draws, "mix"))
+        plan = self._mix.plan(len(batch), (*draws, "mix"))
         with self.fabric.autocast():
             scores, embeddings = self.network(batch.inputs, plan)
         targets = batch.targets if plan is None else plan.targets(batch.targets)
@@ -174,8 +176,10 @@ class Engine:
         self.optimizer.step()
 
 
-def _positive(divisor: Tensor) -> Tensor:
+def _positive(divisor: Tensor) -> Tensor | float:
     """The divisor, or 1 where nothing counts: such a step has loss 0, on the graph."""
+    if divisor.device.type == "cpu":  # a number costs less than a tensor, and nothing waits for it here
+        return float(divisor) or 1.0
     return torch.where(divisor > 0, divisor, 1.0)
 
 

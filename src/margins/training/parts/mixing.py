@@ -12,6 +12,7 @@ from torch import Tensor
 
 from margins.data.settings import Settings
 from margins.targets import Targets
+from margins.training.randomness import generator_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,13 @@ class Mix(Settings):
     name: Any  # a literal string in each part
 
     @abstractmethod
-    def plan(self, num_rows: int, generator: torch.Generator) -> MixingPlan | None:
-        """Who is mixed with whom in a batch; None leaves it as it is."""
+    def plan(self, num_rows: int, purpose: tuple[int | str, ...]) -> MixingPlan | None:
+        """Who is mixed with whom in a batch; None leaves it as it is.
+
+        Args:
+            num_rows: of the batch.
+            purpose: what the draws are for; the same purpose gives the same plan.
+        """
 
 
 class NoMix(Mix):
@@ -51,7 +57,7 @@ class NoMix(Mix):
 
     name: Literal["none"] = "none"
 
-    def plan(self, num_rows: int, generator: torch.Generator) -> MixingPlan | None:
+    def plan(self, num_rows: int, purpose: tuple[int | str, ...]) -> MixingPlan | None:
         return None
 
 
@@ -71,7 +77,8 @@ class FeatureMixup(Mix):
     name: Literal["feature_mixup"] = "feature_mixup"
     alpha: Annotated[float, Field(gt=0)] = 0.2
 
-    def plan(self, num_rows: int, generator: torch.Generator) -> MixingPlan | None:
+    def plan(self, num_rows: int, purpose: tuple[int | str, ...]) -> MixingPlan | None:
+        generator = generator_of(*purpose)
         partner = torch.randperm(num_rows, generator=generator)
         share = _beta(self.alpha, generator)
         return MixingPlan(partner, torch.full((num_rows,), share))
