@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from margins.evaluation.prior import corrected_for_prior
 from margins.training.objective import class_weights
 from margins.training.recipe import Recipe
 
@@ -40,4 +41,5 @@ def prior_shift(recipe: Recipe, class_counts: Tensor) -> Tensor | None:
     if targets.class_weight is not None:
         seen = seen * class_weights(targets.class_weight, counts)
     # An adjusted score stands for p / prior ** tau: training itself added the logarithm.
-    return torch.log(prior) - torch.log(seen / seen.sum()) + targets.logit_adjustment * torch.log(prior)
+    seen = seen / prior**targets.logit_adjustment
+    return corrected_for_prior(torch.zeros(1, len(prior)).double(), trained_on=seen / seen.sum(), of=prior)[0]
