@@ -220,3 +220,27 @@ def test_the_blockwise_evaluator_refuses_a_bilevel_step_by_name(digits):
     rows = loss.evaluate(source, Targets.of_classes(labels, 10), Blockwise(4))
     with pytest.raises(OnceDifferentiableError, match="second ones"):
         torch.autograd.grad(rows.values.sum(), vectors, create_graph=True)
+
+
+class _Declared(CrossEntropy):
+    """A subclass, which takes the way of its declaration."""
+
+
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_of_class_ids_is_what_it_declares(reduction: str, weighted: bool):
+    draws = torch.Generator().manual_seed(0)
+    scores = torch.randn(6, 4, generator=draws, dtype=torch.float64) * 20
+    targets = Targets.of_classes(torch.tensor([0, 3, 1, 1, 2, 0]), 4)
+    if weighted:
+        targets = targets.weigh(rows=torch.tensor([1.0, 0.0, 2.0, 0.5, 3.0, 1.0]))
+    upstream = torch.rand(6, generator=draws, dtype=torch.float64)
+    found = []
+    for loss in (CrossEntropy(reduction=reduction), _Declared(reduction=reduction)):
+        own = scores.clone().requires_grad_()
+        value = loss(own, targets)
+        (value * upstream).sum().backward()
+        found.append((value.detach(), own.grad, loss.rows(scores, targets).num_degenerate))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-12)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-12)
+    assert found[0][1].abs().max() > 0.01
