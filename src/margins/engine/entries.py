@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,8 +29,23 @@ class NamedValues:
             raise AttributeError(name) from None
 
 
+@dataclass(frozen=True)
+class Holes:
+    """Entries of a block that are known one by one, as places in the flattened block."""
+
+    positives: Int[Tensor, " positives"]
+    unknown: Int[Tensor, " unknown"]
+
+    def outside(self, over: str) -> Int[Tensor, " outside"]:
+        """Places that take no part in a domain; `positives` and `targets` are listed, never asked for."""
+        return torch.cat([self.positives, self.unknown]) if over == "negatives" else self.unknown
+
+
 class BlockEntries:
-    """Columns start to stop of every row. `scores` come with the margin still in them; `side` is cut."""
+    """Columns start to stop of every row. `scores` come with the margin still in them; `side` is cut.
+
+    With `holes`, positives and unknown entries are those listed there, and no mask of the block is made.
+    """
 
     def __init__(
         self,
@@ -40,12 +56,14 @@ class BlockEntries:
         *,
         side: Mapping[str, Tensor],
         rows: Mapping[str, Tensor],
+        holes: Holes | None = None,
     ) -> None:
         self._targets, self._start, self._stop, self._side = targets, start, stop, side
+        self._holes = holes
         self.row = NamedValues({name: value[:, None] for name, value in rows.items()})
         margin = targets.margin_of(start, stop)
         self.s = scores if margin is None else scores - margin.to(scores.dtype)
-        self._known = targets.known(start, stop)
+        self._known = targets.known(start, stop) if holes is None else None
         # Read once, when first asked for; functools.cached_property locks, which no compiler follows.
         self._grades: Tensor | None = None
         self._positives: Tensor | None = None
@@ -80,25 +98,64 @@ class BlockEntries:
             self._positives = self._targets.positive(self._start, self._stop)
         return self._positives
 
-    def _excluded(self, over: str) -> Bool[Tensor, "rows columns"] | None:
-        unknown = None if self._known is None else ~self._known
-        if over in ("all", "targets"):
-            return unknown
-        outside = self._positive if over == "negatives" else ~self._positive
-        return outside if unknown is None else outside | unknown
+    def weight(self) -> Float[Tensor, "rows columns"] | None:
+        """Entry weights; None when all are 1."""
+        weight = self._targets.weight_of(self._start, self._stop)
+        return None if weight is None else weight.to(self.s.dtype)
 
-    def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
-        """Phi with weights, and the neutral element where an entry takes no part."""
+    def raw(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
+        """Phi with weights, whether an entry takes part or not; `s` itself for plain scores."""
         phi = self.phi(statistic)
         if statistic.over == "targets":
             phi = phi * self.t
         phi = weighted(phi, self._targets.weight_of(self._start, self._stop), statistic)
-        excluded = self._excluded(statistic.over)
+        return phi if phi.shape == self.s.shape else phi.expand(self.s.shape)
+
+    def excluded(self, statistic: Statistic) -> Bool[Tensor, "rows columns"] | None:
+        """Entries that take no part in a statistic, those in `places` left out; None when there are none."""
+        excluded = None if self._known is None else ~self._known
+        over = statistic.over
+        if self._holes is None and over in ("positives", "negatives"):
+            outside = self._positive if over == "negatives" else ~self._positive
+            excluded = outside if excluded is None else excluded | outside
         if statistic.keep is not None:
             dropped = ~statistic.keep(self)
             excluded = dropped if excluded is None else excluded | dropped
-        phi = phi.expand(self.s.shape)
-        return phi if excluded is None else phi.masked_fill(excluded, NEUTRAL[statistic.reduce])
+        return excluded
+
+    def places(self, statistic: Statistic) -> Int[Tensor, " places"] | None:
+        """Single entries that take no part in a statistic, as places in the flattened block."""
+        return None if self._holes is None else self._holes.outside(statistic.over)
+
+    def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
+        """Phi with weights, and the neutral element where an entry takes no part."""
+        phi, neutral = self.raw(statistic), NEUTRAL[statistic.reduce]
+        excluded, places = self.excluded(statistic), self.places(statistic)
+        if excluded is not None:
+            phi = phi.masked_fill(excluded, neutral)
+        if places is not None and places.shape[0]:
+            phi = phi.reshape(-1).index_fill(0, places, neutral).view(phi.shape)
+        return phi
+
+
+def terms_in(
+    entries: BlockEntries, statistic: Statistic, work: Tensor, *, may_overwrite: bool
+) -> Float[Tensor, "anchors block"]:
+    """The terms of a statistic in memory that may be changed: `work`, or the scores themselves.
+
+    Args:
+        entries: of the block, off the graph.
+        statistic: whose terms.
+        work: a buffer of the block's shape.
+        may_overwrite: whether nobody needs the scores after this.
+    """
+    raw, excluded, places = entries.raw(statistic), entries.excluded(statistic), entries.places(statistic)
+    terms = raw if raw is entries.s and may_overwrite else work.copy_(raw)
+    if excluded is not None:
+        terms.masked_fill_(excluded, NEUTRAL[statistic.reduce])
+    if places is not None and places.shape[0]:
+        terms.view(-1).index_fill_(0, places, NEUTRAL[statistic.reduce])
+    return terms
 
 
 class ListedEntries:

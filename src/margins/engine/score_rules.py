@@ -1,7 +1,8 @@
 """Score rules: how a block of scores is made from embeddings and candidates.
 
-A rule gives whole blocks, for the evaluators, and single pairs, for positives that are held sparsely.
-Both forms of a rule give the same numbers up to rounding of their squares.
+A rule gives whole blocks, for the evaluators, and single pairs. Both forms give the same numbers up to
+rounding of their squares. Scores of positives that are listed one by one are read from the blocks, but for
+distances, which lose their last digits in a block: there they are made as pairs.
 """
 
 from __future__ import annotations
@@ -28,9 +29,27 @@ class ScoreRule(Protocol):
     ) -> Float[Tensor, " n"]: ...
 
 
+def pairs_are_finer(rule: ScoreRule) -> bool:
+    """Whether pairs are scored more exactly than blocks, so that listed positives are made as pairs."""
+    return isinstance(rule, (Euclidean, SquaredEuclidean))
+
+
+@runtime_checkable
+class ProductRule(ScoreRule, Protocol):
+    """A rule whose scores are inner products of vectors that are prepared one by one."""
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors whose inner products the scores are; the same tensor when nothing is to be done."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dot:
     """Inner product."""
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors as they are."""
+        return vectors
 
     def __call__(
         self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
@@ -47,6 +66,10 @@ class Dot:
 @dataclass(frozen=True)
 class Cosine:
     """Cosine of the angle; a zero vector scores 0 with everything and gets no gradient."""
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors at length 1."""
+        return unit(vectors)
 
     def __call__(
         self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]

@@ -14,7 +14,9 @@ from margins.cards import Card, carded
 from margins.engine.evaluators import Evaluator, Rows
 from margins.engine.score_rules import Cosine, ScoreRule
 from margins.engine.statistics import (
+    Affine,
     Entries,
+    Phi,
     Program,
     RowValues,
     Stage,
@@ -29,7 +31,7 @@ from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.base import in_range, refuse_entry_weights, refuse_shares, refuse_smoothing
 from margins.losses.forms.statistics import EmbeddingLoss
 from margins.losses.softplus import softplus
-from margins.losses.temperature import Temperature, checked_temperature, divided_by
+from margins.losses.temperature import LearnedTemperature, Temperature, checked_temperature, divided_by
 from margins.targets import Targets
 
 
@@ -47,13 +49,19 @@ class _Tempered(EmbeddingLoss):
         """Scores over the temperature."""
         return divided_by(e.s, self.temperature)
 
+    def tempered(self) -> Phi:
+        """The phi of scores over the temperature."""
+        fixed = self.temperature
+        return self.scaled if isinstance(fixed, LearnedTemperature) else Affine(1 / fixed)
+
 
 class _PositivesAgainstAll(_Tempered):
     """The mean over positives of the log-partition minus the positive's score."""
 
     def statistics(self) -> Mapping[str, Statistic]:
         """Log-partition over all, and the positives' scores by grade."""
-        return {"log_partition": logsumexp("all", self.scaled), "own": total("targets", self.scaled)}
+        tempered = self.tempered()
+        return {"log_partition": logsumexp("all", tempered), "own": total("targets", tempered)}
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
         """Averaged over the positives by grade."""
@@ -202,7 +210,7 @@ class DecoupledSoftmax(_Tempered):
 
     def stages(self) -> Program:
         """The negatives first; then each positive against them."""
-        negatives = Stage({"rivals": logsumexp("negatives", self.scaled)})
+        negatives = Stage({"rivals": logsumexp("negatives", self.tempered())})
         return negatives, Stage({"loss": total("targets", self._phi)})
 
     def _phi(self, e: Entries) -> Tensor:
@@ -372,8 +380,8 @@ class MultiSimilarity(EmbeddingLoss):
 
     def stages(self) -> Program:
         """The thresholds of mining, as constants; then the two sides."""
-        pull = logsumexp("positives", lambda e: -self.alpha * (e.s - self.base))
-        push = logsumexp("negatives", lambda e: self.beta * (e.s - self.base))
+        pull = logsumexp("positives", Affine(-self.alpha, self.alpha * self.base))
+        push = logsumexp("negatives", Affine(self.beta, -self.beta * self.base))
         if self.epsilon is None:
             return (Stage({"pull": pull, "push": push}),)
         epsilon = self.epsilon

@@ -16,6 +16,7 @@ from margins.targets.fields import columns_of, combined, entries_of
 from margins.targets.storage import (
     Positives,
     Storage,
+    UnknownEntries,
     column_blocks,
     count_known,
     count_positives,
@@ -182,6 +183,23 @@ class ReadTargets:
             None if unknown is None else ~unknown,
             None if weight is None else weight > 0,
         )
+
+    def unknown_entries(self) -> UnknownEntries | None:
+        """The unknown entries one by one, where there are few; None where only masks tell them."""
+        layered = self.unknown is not None or self.entry_weight is not None
+        return None if layered else self.storage.unknown_entries()
+
+    def few_positives(self) -> Positives | None:
+        """The positives one by one, where they are listed or cheaply found and rare; None otherwise.
+
+        Rare is one entry in 32: above that a mask costs less than a list.
+        """
+        if self.is_sparse:
+            return self.positives()
+        if not isinstance(self.storage, Matches) or self.smoothing:
+            return None
+        total = int(self.storage.num_positives().sum())
+        return self.positives() if 32 * total <= self.num_anchors * self.num_candidates else None
 
     def weight_of(self, start: int, stop: int) -> Float[Tensor, "anchors block"] | None:
         """Entry weights of the columns; None when all are 1."""

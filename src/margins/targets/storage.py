@@ -26,6 +26,13 @@ class Positives(NamedTuple):
     values: Float[Tensor, " positives"]
 
 
+class UnknownEntries(NamedTuple):
+    """Entries that are not known: entry k is in `rows[k]` and `columns[k]`, rows ascending."""
+
+    rows: Int[Tensor, " unknown"]
+    columns: Int[Tensor, " unknown"]
+
+
 @runtime_checkable
 class Matrix(Protocol):
     """Anything that says, block by block, which entries are positive and known."""
@@ -96,6 +103,13 @@ class Storage(ABC):
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
         """Which of the single entries are known; None when all are."""
         return None
+
+    def unknown_entries(self) -> UnknownEntries | None:
+        """The unknown entries one by one, where there are few; None where only masks tell them."""
+        if self.known(0, 0) is not None:
+            return None
+        nothing = torch.zeros(0, dtype=torch.long, device=self.device)
+        return UnknownEntries(nothing, nothing)
 
     def known_rows(self) -> Bool[Tensor, " anchors"] | None:
         """Which rows have a target at all; None when all have."""
