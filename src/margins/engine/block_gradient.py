@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from margins.engine.entries import BlockEntries, terms_in
+from margins.engine.entries import BlockEntries, leave_out, terms_in
+from margins.engine.logsumexp import exp_of_difference
 from margins.engine.statistics import SlopedPhi, Statistic
 from margins.errors import values_are_readable
 
@@ -55,8 +56,8 @@ class Upstream:
             share = torch.where(self.ties > 0, self.gradient / self.ties.clamp(min=1), 0.0)
             return torch.eq(terms, self.found[:, None], out=terms).mul_(share[:, None])
         if self.folded is not None:
-            return terms.sub_(self.folded[:, None]).exp_()
-        return terms.sub_(self.found[:, None]).exp_().mul_(self.gradient[:, None])
+            return exp_of_difference(terms, self.folded)
+        return exp_of_difference(terms, self.found).mul_(self.gradient[:, None])
 
 
 def have_slopes(active: Sequence[Upstream]) -> bool:
@@ -92,14 +93,10 @@ def gradient_by_slopes(
 
 def _leave_out(part: Tensor, entries: BlockEntries, statistic: Statistic) -> None:
     """Weighs the terms of a sum, and takes out those that are not in it."""
-    excluded, places = entries.excluded(statistic), entries.places(statistic)
     weight = entries.weight()
     if weight is not None:
         part.mul_(weight)
-    if excluded is not None:
-        part.masked_fill_(excluded, 0.0)
-    if places is not None and places.shape[0]:
-        part.view(-1).index_fill_(0, places, 0.0)
+    leave_out(part, entries.kept(statistic), entries.places(statistic), 0.0)
 
 
 def pieces(entries: BlockEntries, active: Sequence[Upstream]) -> tuple[list[Tensor], list[Tensor]]:

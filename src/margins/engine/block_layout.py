@@ -67,6 +67,11 @@ class Layout:
         """The part of every tensor that one block needs."""
         return [narrowed(t, axes, rows, columns) for t, axes in zip(tensors, self.axes, strict=True)]
 
+    def cut_beside(self, tensors: Sequence[Tensor], rows: Span, columns: Span) -> list[Tensor]:
+        """The parts that one block needs, of all tensors but those that scores are made of."""
+        beside = zip(tensors[self.num_factors :], self.axes[self.num_factors :], strict=False)
+        return [narrowed(t, axes, rows, columns) for t, axes in beside]
+
     def entries(
         self, scores: Tensor, beside: Sequence[Tensor], targets: Targets, columns: Span, holes: Holes | None
     ) -> BlockEntries:

@@ -7,7 +7,7 @@ of. Buffers for a block are allocated once for the blocks of some anchors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +49,17 @@ class ScanJob:
     reads: bool
     unknown: UnknownEntries | None
 
-    def stripes(self) -> Iterator[Stripe]:
-        """The blocks of some anchors at a time."""
+    def stripes(self) -> list[Stripe]:
+        """The anchors, as many at a time as a block holds."""
         spans, targets = self.plan.row_spans(), self.layout.targets
-        for span in spans:
-            own = targets
-            if len(spans) > 1:
-                own = targets.take(torch.arange(*span, device=targets.device))
-            listed = self.listing and BlockListing.of(self.listing, self.unknown, span, self.plan)
-            yield Stripe(span, own, listed, self.reads)
+        return [
+            Stripe(
+                rows=span,
+                targets=targets if len(spans) == 1 else targets.between(*span),
+                listing=self.listing and BlockListing.of(self.listing, self.unknown, span, self.plan),
+            )
+            for span in spans
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,6 @@ class Stripe:
     rows: Span
     targets: Targets
     listing: BlockListing | None
-    reads: bool
 
     def holes(self, number: int) -> Holes | None:
         """The listed entries of a block that masks would leave out."""
@@ -83,8 +84,7 @@ class Scan(torch.autograd.Function):
         running = [Running(s, own[0].shape[0], own[0]) for s in job.statistics]
         listed = own[0].new_zeros(job.listing.rows.shape[0] if job.reads and job.listing else 0)
         with full_precision(own[0].device):
-            for stripe in job.stripes():
-                _read(job, own, stripe, running, listed)
+            _read(job, own, running, listed)
         found = tuple(r.result() for r in running)
         ctx.job = job
         ctx.set_materialize_grads(False)
@@ -108,33 +108,42 @@ class Scan(torch.autograd.Function):
             for s, u, z, n in zip(job.statistics, upstream, found, ties, strict=False)
             if u is not None
         ]
-        sums = [
-            torch.zeros_like(t) if w else None for t, w in zip(tensors, ctx.needs_input_grad[1:], strict=True)
-        ]
+        sums = _empty_sums(job, tensors, ctx.needs_input_grad[1:], writes_all=bool(active))
         backward = _Backward(job, tensors, sums, active, upstream[-1] if job.reads else None)
         with full_precision(tensors[0].device):
             backward.run()
         return None, *sums
 
 
-def _read(
-    job: ScanJob, tensors: Sequence[Tensor], stripe: Stripe, running: list[Running], listed: Tensor
-) -> None:
-    """Takes in the blocks of some anchors."""
-    layout = job.layout
-    scores = BlockScores.of(layout, tensors, stripe.rows, job.plan.columns)
-    work = torch.empty_like(scores.buffer)
+def _read(job: ScanJob, tensors: Sequence[Tensor], running: list[Running], listed: Tensor) -> None:
+    """Takes in all blocks."""
+    scores = BlockScores.of(job.layout, tensors, job.plan)
+    work, stripes = scores.second_buffer(), job.stripes()
     for number, columns in enumerate(job.plan.column_spans()):
-        made = scores.make(columns)
-        if stripe.listing is not None and stripe.reads:
-            places = stripe.listing.places(number)
-            listed[stripe.listing.numbers(number)] = made.reshape(-1)[places]
-        beside = layout.cut(tensors, stripe.rows, columns)[layout.num_factors :]
-        entries = layout.entries(made, beside, stripe.targets, columns, stripe.holes(number))
-        room = work[: made.numel()].view(made.shape)
-        for index, one in enumerate(running):
-            is_last = index + 1 == len(running)
-            one.add(terms_in(entries, one.statistic, room, may_overwrite=is_last), *stripe.rows)
+        scores.turn_to(columns)
+        for stripe in stripes:
+            made = scores.make(stripe.rows)
+            if stripe.listing is not None and job.reads:
+                places = stripe.listing.places(number)
+                listed[stripe.listing.numbers(number)] = made.reshape(-1)[places]
+            beside = job.layout.cut_beside(tensors, stripe.rows, columns)
+            entries = job.layout.entries(made, beside, stripe.targets, columns, stripe.holes(number))
+            room = scores.shaped(work)
+            for index, one in enumerate(running):
+                is_last = index + 1 == len(running)
+                one.add(terms_in(entries, one.statistic, room, may_overwrite=is_last), *stripe.rows)
+
+
+def _empty_sums(
+    job: ScanJob, tensors: Sequence[Tensor], wanted: Sequence[bool], *, writes_all: bool
+) -> list[Tensor | None]:
+    """Room for the gradients: zeros, but for candidates whose every block will be written, not added to."""
+    pairs = enumerate(zip(tensors, wanted, strict=True))
+    sums = [torch.zeros_like(t) if w and i != 1 else None for i, (t, w) in pairs]
+    if wanted[1]:
+        written = writes_all and job.plan.num_anchors > 0 and isinstance(job.layout.rule, ProductRule)
+        sums[1] = torch.empty_like(tensors[1]) if written else torch.zeros_like(tensors[1])
+    return sums
 
 
 class _Backward:
@@ -165,8 +174,7 @@ class _Backward:
             listed_gradient(rule, self._tensors[factors], self._sums[factors], job.listing, self._listed)
             return
         self._check_outside()
-        for stripe in job.stripes():
-            self._stripe(stripe)
+        self._blocks()
 
     def _check_outside(self) -> None:
         """The parameters read now must be those of the forward pass; a functional call swaps them back."""
@@ -184,22 +192,24 @@ class _Backward:
         """Of one value a tensor, those of what scores are made of."""
         return [*values[: self._factors], *values[self._num_own :]]
 
-    def _stripe(self, stripe: Stripe) -> None:
+    def _blocks(self) -> None:
+        plan, stripes = self._job.plan, self._job.stripes()
         scores = BlockScores.of(
-            self._layout, self._of_factors(self._tensors), stripe.rows, self._job.plan.columns,
-            self._of_factors(self._sums),
-        )  # fmt: skip
-        work = torch.empty_like(scores.buffer)
-        active = [u.of_rows(*stripe.rows) for u in self._active]
-        for number, columns in enumerate(self._job.plan.column_spans()):
-            made = scores.make(columns)
-            room = work[: made.numel()].view(made.shape)
-            gradient = self._of_scores(made, room, stripe, number, columns, active)
-            if stripe.listing is not None and self._listed is not None:
-                gradient = gradient.contiguous()
-                upstream = self._listed[stripe.listing.numbers(number)]
-                gradient.view(-1).index_add_(0, stripe.listing.places(number), upstream)
-            scores.bring_back(gradient, columns)
+            self._layout, self._of_factors(self._tensors), plan, self._of_factors(self._sums)
+        )
+        work = scores.second_buffer()
+        active = [[u.of_rows(*stripe.rows) for u in self._active] for stripe in stripes]
+        for number, columns in enumerate(plan.column_spans()):
+            scores.turn_to(columns)
+            for stripe, upstream in zip(stripes, active, strict=True):
+                made = scores.make(stripe.rows)
+                gradient = self._of_scores(made, scores.shaped(work), stripe, number, columns, upstream)
+                if stripe.listing is not None and self._listed is not None:
+                    gradient = gradient.contiguous()
+                    part = self._listed[stripe.listing.numbers(number)]
+                    gradient.view(-1).index_add_(0, stripe.listing.places(number), part)
+                scores.bring_back(gradient)
+            scores.leave()
         scores.finish()
 
     def _of_scores(
@@ -207,8 +217,7 @@ class _Backward:
     ) -> Tensor:
         """The gradient of a block of scores; may overwrite these."""
         layout, holes = self._layout, stripe.holes(number)
-        own = self._tensors[: self._num_own]
-        beside = layout.cut(own, stripe.rows, columns)[self._factors :]
+        beside = layout.cut_beside(self._tensors, stripe.rows, columns)
         if not active:
             return room.zero_()
         if have_slopes(active) and not layout.has_learned_targets:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from margins.engine.block_layout import Layout, Span, narrowed
+from margins.engine.block_plan import BlockPlan
 from margins.engine.score_rules import ProductRule
 from margins.targets import Positives
 
@@ -16,54 +17,70 @@ Sums = Sequence[Tensor | None]
 
 
 class BlockScores(ABC):
-    """Makes the blocks of some anchors, one after the other, in one buffer.
+    """Makes one block after the other in one buffer: candidates by candidates, and of these rows by rows.
 
     Args:
         layout: of the tensors.
         tensors: embeddings, candidates, perhaps the bias, and learned tensors that the rule reads itself.
-        rows: the anchors.
-        columns: candidates a block, at most.
+        plan: of the blocks.
         sums: for every tensor the gradient so far, added to in place; None where none is wanted.
     """
 
-    def __init__(
-        self, layout: Layout, tensors: Sequence[Tensor], rows: Span, columns: int, sums: Sums
-    ) -> None:
-        self._layout, self._tensors, self._rows, self._sums = layout, tensors, rows, sums
-        self.buffer = tensors[0].new_empty((rows[1] - rows[0]) * columns)
+    def __init__(self, layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums) -> None:
+        self._layout, self._tensors, self._sums = layout, tensors, sums
+        self._buffer = tensors[0].new_empty(plan.rows * plan.columns)
+        self._rows: Span = (0, 0)
+        self._columns: Span = (0, 0)
 
     @staticmethod
     def of(
-        layout: Layout, tensors: Sequence[Tensor], rows: Span, columns: int, sums: Sums = ()
+        layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums | None = None
     ) -> BlockScores:
-        """The fitting way to make them; with no `sums` nothing will be brought back."""
+        """The fitting way to make them; without `sums` nothing will be brought back."""
         kind = _Products if isinstance(layout.rule, ProductRule) else _ByRule
-        return kind(layout, tensors, rows, columns, sums or [None] * len(tensors))
+        return kind(layout, tensors, plan, sums or [None] * len(tensors))
+
+    def shaped(self, buffer: Tensor) -> Tensor:
+        """The part of a flat buffer that has the shape of the block made last."""
+        height, width = self._rows[1] - self._rows[0], self._columns[1] - self._columns[0]
+        return buffer[: height * width].view(height, width)
+
+    def second_buffer(self) -> Tensor:
+        """As large as the one that scores are made in."""
+        return torch.empty_like(self._buffer)
+
+    def turn_to(self, columns: Span) -> None:
+        """Goes to other candidates."""
+        self._columns = columns
 
     @abstractmethod
-    def make(self, columns: Span) -> Tensor:
-        """The scores of some candidates; they may be overwritten."""
+    def make(self, rows: Span) -> Tensor:
+        """The scores of some anchors; they may be overwritten."""
 
     @abstractmethod
-    def bring_back(self, gradient: Tensor, columns: Span) -> None:
+    def bring_back(self, gradient: Tensor) -> None:
         """Adds the share of the block made last to the gradients, from that of its scores."""
 
     @abstractmethod
+    def leave(self) -> None:
+        """Brings back what was put off until all blocks of these candidates were made."""
+
+    @abstractmethod
     def finish(self) -> None:
-        """Brings back what was put off to the end of the stripe."""
+        """Brings back what was put off to the end."""
 
 
 class _Products(BlockScores):
     """Inner products of prepared vectors, by matrix products into the buffer."""
 
-    def __init__(
-        self, layout: Layout, tensors: Sequence[Tensor], rows: Span, columns: int, sums: Sums
-    ) -> None:
-        super().__init__(layout, tensors, rows, columns, sums)
-        own = tensors[0][rows[0] : rows[1]]
-        self._leaf, self._prepared = self._prepare(own, learns=sums[0] is not None)
+    def __init__(self, layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums) -> None:
+        super().__init__(layout, tensors, plan, sums)
+        self._leaf, self._prepared = self._prepare(tensors[0], learns=sums[0] is not None)
         self._anchors = self._prepared.detach()
-        self._sum = torch.zeros_like(self._anchors) if sums[0] is not None else None
+        is_plain = self._leaf is self._prepared
+        self._sum = sums[0] if is_plain or sums[0] is None else torch.zeros_like(self._anchors)
+        self._block = self._leaf, self._prepared
+        self._block_sum: Tensor | None = None
 
     def _prepare(self, vectors: Tensor, *, learns: bool) -> tuple[Tensor, Tensor]:
         rule = self._layout.rule
@@ -72,59 +89,70 @@ class _Products(BlockScores):
             leaf = vectors.detach().requires_grad_(learns)
             return leaf, rule.prepared(leaf)
 
-    def make(self, columns: Span) -> Tensor:
+    def turn_to(self, columns: Span) -> None:
+        super().turn_to(columns)
         start, stop = columns
-        learns = self._sums[1] is not None
-        self._made_of = self._prepare(self._tensors[1][start:stop], learns=learns)
-        block = self._made_of[1].detach()
-        count = self._anchors.shape[0] * (stop - start)
-        out = self.buffer[:count].view(self._anchors.shape[0], stop - start)
-        if not self._layout.has_bias:
-            return torch.mm(self._anchors, block.T, out=out)
-        return torch.addmm(self._tensors[2][start:stop].detach(), self._anchors, block.T, out=out)
+        into = None if self._sums[1] is None else self._sums[1][start:stop]
+        self._block = leaf, prepared = self._prepare(self._tensors[1][start:stop], learns=into is not None)
+        self._candidates = prepared.detach()
+        self._bias = self._tensors[2][start:stop].detach() if self._layout.has_bias else None
+        is_plain = leaf is prepared or into is None
+        self._block_sum = into if is_plain else torch.zeros_like(self._candidates)
 
-    def bring_back(self, gradient: Tensor, columns: Span) -> None:
-        start, stop = columns
-        leaf, prepared = self._made_of
+    def make(self, rows: Span) -> Tensor:
+        self._rows = rows
+        anchors, out = self._anchors[rows[0] : rows[1]], self.shaped(self._buffer)
+        if self._bias is None:
+            return torch.mm(anchors, self._candidates.T, out=out)
+        return torch.addmm(self._bias, anchors, self._candidates.T, out=out)
+
+    def bring_back(self, gradient: Tensor) -> None:
+        (top, bottom), (start, stop) = self._rows, self._columns
         if self._sum is not None:
-            self._sum.addmm_(gradient, prepared.detach())
-        if self._sums[1] is not None:
-            into = self._sums[1][start:stop]
-            if leaf is prepared and self._rows[0] == 0:  # the first to write there
-                torch.mm(gradient.T, self._anchors, out=into)
-            elif leaf is prepared:
-                into.addmm_(gradient.T, self._anchors)
+            self._sum[top:bottom].addmm_(gradient, self._candidates)
+        if self._block_sum is not None:
+            anchors = self._anchors[top:bottom]
+            if top == 0:  # the first to write there
+                torch.mm(gradient.T, anchors, out=self._block_sum)
             else:
-                into += torch.autograd.grad(prepared, leaf, gradient.T @ self._anchors)[0]
+                self._block_sum.addmm_(gradient.T, anchors)
         if self._layout.has_bias and self._sums[2] is not None:
             self._sums[2][start:stop] += gradient.sum(0)
 
+    def leave(self) -> None:
+        (leaf, prepared), into = self._block, self._sums[1]
+        if into is not None and self._block_sum is not None and leaf is not prepared:
+            (part,) = torch.autograd.grad(prepared, leaf, self._block_sum)
+            into[self._columns[0] : self._columns[1]] = part
+
     def finish(self) -> None:
-        if self._sum is None or self._sums[0] is None:
-            return
-        is_plain = self._leaf is self._prepared
-        part = self._sum if is_plain else torch.autograd.grad(self._prepared, self._leaf, self._sum)[0]
-        self._sums[0][self._rows[0] : self._rows[1]] += part
+        into = self._sums[0]
+        if into is not None and self._sum is not None and self._leaf is not self._prepared:
+            into += torch.autograd.grad(self._prepared, self._leaf, self._sum)[0]
 
 
 class _ByRule(BlockScores):
-    """Any rule, differentiated block by block."""
+    """Any rule, differentiated block by block; nothing is put off."""
+
+    def leave(self) -> None:
+        pass
 
     def finish(self) -> None:
-        """Nothing was put off."""
+        pass
 
-    def make(self, columns: Span) -> Tensor:
+    def make(self, rows: Span) -> Tensor:
+        self._rows = rows
         factors = self._layout.num_factors
         axes = self._layout.axes[:factors]
         with torch.enable_grad():
             self._leaves = [
-                narrowed(t, a, self._rows, columns).detach().requires_grad_(s is not None)
+                narrowed(t, a, rows, self._columns).detach().requires_grad_(s is not None)
                 for t, a, s in zip(self._tensors, axes, self._sums, strict=False)
             ]
             self._scores = self._layout.scores(self._leaves)
         return self._scores.detach()
 
-    def bring_back(self, gradient: Tensor, columns: Span) -> None:
+    def bring_back(self, gradient: Tensor) -> None:
         factors = self._layout.num_factors
         reached = [*self._leaves, *self._tensors[factors:]]
         axes = [*self._layout.axes[:factors], *((None, None) for _ in self._tensors[factors:])]
@@ -133,7 +161,7 @@ class _ByRule(BlockScores):
             return
         parts = torch.autograd.grad(self._scores, [reached[i] for i in active], gradient, allow_unused=True)
         for i, part in zip(active, parts, strict=True):
-            add_part(self._sums[i], part, axes[i], self._rows, columns)
+            add_part(self._sums[i], part, axes[i], self._rows, self._columns)
 
 
 def add_part(

@@ -111,17 +111,30 @@ class BlockEntries:
         phi = weighted(phi, self._targets.weight_of(self._start, self._stop), statistic)
         return phi if phi.shape == self.s.shape else phi.expand(self.s.shape)
 
+    def _outside(self, over: str) -> Bool[Tensor, "rows columns"] | None:
+        """Entries that are unknown or of another domain, those in `places` left out; None for none."""
+        unknown = None if self._known is None else ~self._known
+        if self._holes is not None or over in ("all", "targets"):
+            return unknown
+        outside = self._positive if over == "negatives" else ~self._positive
+        return outside if unknown is None else outside | unknown
+
     def excluded(self, statistic: Statistic) -> Bool[Tensor, "rows columns"] | None:
         """Entries that take no part in a statistic, those in `places` left out; None when there are none."""
-        excluded = None if self._known is None else ~self._known
-        over = statistic.over
-        if self._holes is None and over in ("positives", "negatives"):
-            outside = self._positive if over == "negatives" else ~self._positive
-            excluded = outside if excluded is None else excluded | outside
-        if statistic.keep is not None:
-            dropped = ~statistic.keep(self)
-            excluded = dropped if excluded is None else excluded | dropped
-        return excluded
+        outside = self._outside(statistic.over)
+        if statistic.keep is None:
+            return outside
+        dropped = statistic.keep(self) <= 0
+        return dropped if outside is None else outside | dropped
+
+    def kept(self, statistic: Statistic) -> Float[Tensor, "anchors block"] | None:
+        """`excluded` as numbers, 1 for an entry that takes part: a processor is several times faster so."""
+        outside = self._outside(statistic.over)
+        kept = None if outside is None else (~outside).to(self.s.dtype).expand(self.s.shape)
+        if statistic.keep is None:
+            return kept
+        chosen = torch.gt(statistic.keep(self), 0, out=torch.empty_like(self.s))
+        return chosen if kept is None else chosen.mul_(kept)
 
     def places(self, statistic: Statistic) -> Int[Tensor, " places"] | None:
         """Single entries that take no part in a statistic, as places in the flattened block."""
@@ -149,13 +162,26 @@ def terms_in(
         work: a buffer of the block's shape.
         may_overwrite: whether nobody needs the scores after this.
     """
-    raw, excluded, places = entries.raw(statistic), entries.excluded(statistic), entries.places(statistic)
+    raw, kept, neutral = entries.raw(statistic), entries.kept(statistic), NEUTRAL[statistic.reduce]
     terms = raw if raw is entries.s and may_overwrite else work.copy_(raw)
-    if excluded is not None:
-        terms.masked_fill_(excluded, NEUTRAL[statistic.reduce])
-    if places is not None and places.shape[0]:
-        terms.view(-1).index_fill_(0, places, NEUTRAL[statistic.reduce])
+    leave_out(terms, kept, entries.places(statistic), neutral)
     return terms
+
+
+def leave_out(
+    terms: Float[Tensor, "anchors block"],
+    kept: Float[Tensor, "anchors block"] | None,
+    places: Int[Tensor, " places"] | None,
+    neutral: float,
+) -> None:
+    """Sets terms to the neutral element in place, where `kept` is 0 and at the places."""
+    if kept is not None and neutral == 0:
+        terms.mul_(kept)
+    elif kept is not None:
+        gap = kept.reciprocal().sub_(1)  # 0 or inf
+        terms.add_(gap, alpha=1 if neutral > 0 else -1)
+    if places is not None and places.shape[0]:
+        terms.view(-1).index_fill_(0, places, neutral)
 
 
 class ListedEntries:
@@ -192,7 +218,7 @@ class ListedEntries:
             phi = phi * self.t
         phi = weighted(phi, self._targets.weight_at(self._rows, self._columns), statistic)
         known = self._targets.known_at(self._rows, self._columns)
-        kept = None if statistic.keep is None else statistic.keep(self)
+        kept = None if statistic.keep is None else statistic.keep(self) > 0
         if known is not None:
             kept = known if kept is None else known & kept
         phi = phi.expand(self.s.shape)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from margins.engine.entries import NEUTRAL
+from margins.engine.logsumexp import exp_of_difference
 from margins.engine.statistics import Statistic
 
 
@@ -35,7 +36,7 @@ class Running:
         elif self.statistic.reduce == "logsumexp":
             shift = torch.maximum(value, terms.amax(1))
             finite = torch.where(shift.isneginf(), 0.0, shift)
-            total.mul_((value - finite).exp_()).add_(terms.sub_(finite[:, None]).exp_().sum(1))
+            total.mul_((value - finite).exp_()).add_(exp_of_difference(terms, finite).sum(1))
             value.copy_(shift)
         else:
             is_max = self.statistic.reduce == "max"

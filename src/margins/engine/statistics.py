@@ -60,7 +60,7 @@ Phi = Callable[[Entries], Tensor]
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number a row: `reduce` of `phi` over the entries of the domain that `keep` keeps."""
+    """One number a row: `reduce` of `phi` over the entries of the domain at which `keep` is above 0."""
 
     reduce: Reduce
     over: Over

@@ -385,8 +385,8 @@ class MultiSimilarity(EmbeddingLoss):
         if self.epsilon is None:
             return (Stage({"pull": pull, "push": push}),)
         epsilon = self.epsilon
-        pull = replace(pull, keep=lambda e: e.s < e.row.high + epsilon)
-        push = replace(push, keep=lambda e: e.s > e.row.low - epsilon)
+        pull = replace(pull, keep=lambda e: e.row.high + epsilon - e.s)
+        push = replace(push, keep=lambda e: e.s - (e.row.low - epsilon))
         extremes = {"least": minimum("positives"), "most": maximum("negatives")}
         rows = {"low": detached(lambda z: z.least), "high": detached(lambda z: z.most)}
         return Stage(extremes, rows), Stage({"pull": pull, "push": push})

@@ -46,6 +46,9 @@ class DenseGrades(Storage):
     def take(self, rows: Int[Tensor, " taken"]) -> DenseGrades:
         return replace(self, matrix=self.matrix[rows])
 
+    def between(self, start: int, stop: int) -> DenseGrades:
+        return replace(self, matrix=self.matrix[start:stop])
+
     @classmethod
     def cat(cls, parts: Sequence[DenseGrades]) -> DenseGrades:
         bound = max(p.upper_bound for p in parts)

@@ -83,6 +83,10 @@ class Storage(ABC):
     def take(self, rows: Int[Tensor, " taken"]) -> Storage:
         """The chosen anchors, in the order given; a row may be taken more than once."""
 
+    def between(self, start: int, stop: int) -> Storage:
+        """Consecutive anchors; without a copy of what is held for every entry."""
+        return self.take(torch.arange(start, stop, device=self.device))
+
     @classmethod
     @abstractmethod
     def cat(cls, parts: Sequence[Any]) -> Storage:

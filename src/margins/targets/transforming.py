@@ -179,6 +179,23 @@ class TransformedTargets(ReadTargets):
 
     __getitem__ = take
 
+    def between(self: Own, start: int, stop: int) -> Own:
+        """Consecutive anchors, as `take` gives them, but without a copy of matrices."""
+        num_anchors = self.num_anchors
+
+        def cut(field: Tensor | None) -> Tensor | None:
+            whole = field is None or (field.shape[0] == 1 and num_anchors != 1)
+            return field if whole else field[start:stop]
+
+        return type(self)(
+            self.storage.between(start, stop),
+            row_weight=None if self.row_weight is None else self.row_weight[start:stop],
+            unknown=cut(self.unknown),
+            entry_weight=cut(self.entry_weight),
+            margins=Margins(*(cut(f) for f in self.margins.fields())),
+            smoothing=self.smoothing,
+        )
+
     @classmethod
     def cat(cls: type[Own], parts: Sequence[Own]) -> Own:
         """The anchors of all parts, one after the other, over the same candidates."""
