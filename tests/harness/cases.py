@@ -153,6 +153,13 @@ CASES = (
         )
         for surrogate, scope in (("logistic", "global"), ("hinge", "row"), ("square", "column"))
     ),
+    Case(
+        "SemiHardTriplet",
+        partial(losses.SemiHardTriplet, 1.5),
+        partial(ranking.semi_hard_triplet, margin=1.5),
+        POSITIVE_SETS,
+        reads_margin=False,
+    ),
     *(
         Case(
             f"AnyLoss[{metric},{average},{link}]",

@@ -79,3 +79,19 @@ def list_net(scores, target, known, weight=None, margin=None, *, temperature=1.0
             math.fsum(e.weight * math.exp(e.target - grades) * (lse - e.score / temperature) for e in row)
         )
     return values
+
+
+def semi_hard_triplet(scores, target, known, weight, *, margin, row_weight=None):
+    """Weighted mean over rows, their known positives p and known negatives n with s_n < s_p < s_n + margin of
+    margin - s_p + s_n; a triplet weighs w_p w_n, times the weight of its row. No triplet gives 0.
+    """
+    total = mass = 0.0
+    for index, row in enumerate(read_rows(scores, target, known, weight)):
+        of_row = 1.0 if row_weight is None else float(row_weight[index])
+        for p in positives(row):
+            for n in negatives(row):
+                gap = p.score - n.score
+                if 0.0 < gap < margin:
+                    total += of_row * p.weight * n.weight * (margin - gap)
+                    mass += of_row * p.weight * n.weight
+    return total / mass if mass > 0.0 else 0.0

@@ -4,7 +4,15 @@ from margins.engine.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
 from margins.engine.reduction import Reduction, RowLosses
-from margins.engine.score_rules import Cosine, Custom, Dot, Euclidean, ScoreRule, SquaredEuclidean
+from margins.engine.score_rules import (
+    Cosine,
+    Custom,
+    Dot,
+    Euclidean,
+    ScoreRule,
+    SquaredEuclidean,
+    UnitEuclidean,
+)
 
 __all__ = [
     "Blockwise",
@@ -18,5 +26,6 @@ __all__ = [
     "RowLosses",
     "ScoreRule",
     "SquaredEuclidean",
+    "UnitEuclidean",
     "gather_rows",
 ]

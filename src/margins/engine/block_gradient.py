@@ -66,14 +66,15 @@ def have_slopes(active: Sequence[Upstream]) -> bool:
 
 
 def gradient_by_slopes(
-    entries: BlockEntries, active: Sequence[Upstream], work: Tensor
+    entries: BlockEntries, active: Sequence[Upstream], work: Tensor, *, may_overwrite: bool
 ) -> Float[Tensor, "rows block"]:
-    """The gradient of the scores by the chain rule; may overwrite the scores.
+    """The gradient of the scores by the chain rule.
 
     Args:
         entries: of the block, off the graph.
         active: statistics that have an upstream gradient.
         work: a buffer of the block's shape.
+        may_overwrite: whether the scores are not needed any more.
     """
     total: Tensor | None = None
     for index, upstream in enumerate(active):
@@ -82,10 +83,10 @@ def gradient_by_slopes(
         assert isinstance(phi, SlopedPhi)  # noqa: S101  (asked before)
         slope = phi.slope(entries)
         into = work if total is None else torch.empty_like(work)
-        part = upstream.by_terms(terms_in(entries, statistic, into, may_overwrite=is_last))
+        part = upstream.by_terms(terms_in(entries, statistic, into, may_overwrite=may_overwrite and is_last))
         if statistic.reduce == "sum":
             _leave_out(part, entries, statistic)
-        part = part if isinstance(slope, float) and slope == 1 else part.mul_(slope)
+        part = part if not isinstance(slope, Tensor) and slope == 1.0 else part.mul_(slope)
         total = part if total is None else total.add_(part)
     assert total is not None  # noqa: S101  (there is one at least)
     return total

@@ -161,6 +161,7 @@ class _Backward:
         self._tensors, self._sums = tensors, sums
         self._factors, self._num_own = job.layout.num_factors, len(job.layout.axes)
         self._listed = None if listed is None or listed.numel() == 0 else listed.detach()
+        self._needs_scores = True
 
     def run(self) -> None:
         """All blocks, or the listed entries alone when those are all that is asked for."""
@@ -197,7 +198,7 @@ class _Backward:
         scores = BlockScores.of(
             self._layout, self._of_factors(self._tensors), plan, self._of_factors(self._sums)
         )
-        work = scores.second_buffer()
+        work, self._needs_scores = scores.second_buffer(), scores.needs_scores
         active = [[u.of_rows(*stripe.rows) for u in self._active] for stripe in stripes]
         for number, columns in enumerate(plan.column_spans()):
             scores.turn_to(columns)
@@ -215,14 +216,14 @@ class _Backward:
     def _of_scores(
         self, made: Tensor, room: Tensor, stripe: Stripe, number: int, columns: Span, active: list[Upstream]
     ) -> Tensor:
-        """The gradient of a block of scores; may overwrite these."""
+        """The gradient of a block of scores; may overwrite these where they are not needed any more."""
         layout, holes = self._layout, stripe.holes(number)
         beside = layout.cut_beside(self._tensors, stripe.rows, columns)
         if not active:
             return room.zero_()
         if have_slopes(active) and not layout.has_learned_targets:
             entries = layout.entries(made, [t.detach() for t in beside], stripe.targets, columns, holes)
-            return gradient_by_slopes(entries, active, room)
+            return gradient_by_slopes(entries, active, room, may_overwrite=not self._needs_scores)
         sums = self._sums[self._factors :]
         with torch.enable_grad():
             leaf = made.detach().requires_grad_()
@@ -231,7 +232,9 @@ class _Backward:
             outputs, upstream = pieces(entries, active)
         reached = [leaf, *leaves, *self._tensors[self._num_own :]]
         wanted = [0, *(i + 1 for i, s in enumerate(sums) if s is not None)]
-        parts = torch.autograd.grad(outputs, [reached[i] for i in wanted], upstream, allow_unused=True)
+        parts: Sequence[Tensor | None] = torch.autograd.grad(
+            outputs, [reached[i] for i in wanted], upstream, allow_unused=True
+        )
         axes = [*layout.axes[self._factors :], *((None, None) for _ in self._tensors[self._num_own :])]
         for i, part in zip(wanted[1:], parts[1:], strict=True):
             add_part(sums[i - 1], part, axes[i - 1], stripe.rows, columns)

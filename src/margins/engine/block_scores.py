@@ -10,7 +10,7 @@ from torch import Tensor
 
 from margins.engine.block_layout import Layout, Span, narrowed
 from margins.engine.block_plan import BlockPlan
-from margins.engine.score_rules import ProductRule
+from margins.engine.score_rules import LinkedRule, ProductRule
 from margins.targets import Positives
 
 Sums = Sequence[Tensor | None]
@@ -39,6 +39,11 @@ class BlockScores(ABC):
         """The fitting way to make them; without `sums` nothing will be brought back."""
         kind = _Products if isinstance(layout.rule, ProductRule) else _ByRule
         return kind(layout, tensors, plan, sums or [None] * len(tensors))
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the scores of a block must still be there when its gradient is brought back."""
+        return False
 
     def shaped(self, buffer: Tensor) -> Tensor:
         """The part of a flat buffer that has the shape of the block made last."""
@@ -99,15 +104,27 @@ class _Products(BlockScores):
         is_plain = leaf is prepared or into is None
         self._block_sum = into if is_plain else torch.zeros_like(self._candidates)
 
+    @property
+    def needs_scores(self) -> bool:
+        return isinstance(self._layout.rule, LinkedRule)
+
     def make(self, rows: Span) -> Tensor:
         self._rows = rows
-        anchors, out = self._anchors[rows[0] : rows[1]], self.shaped(self._buffer)
+        rule, anchors, out = self._layout.rule, self._anchors[rows[0] : rows[1]], self.shaped(self._buffer)
+        if isinstance(rule, LinkedRule):
+            scores = rule.link_(torch.mm(anchors, self._candidates.T, out=out))
+            return scores if self._bias is None else scores + self._bias
         if self._bias is None:
             return torch.mm(anchors, self._candidates.T, out=out)
         return torch.addmm(self._bias, anchors, self._candidates.T, out=out)
 
     def bring_back(self, gradient: Tensor) -> None:
         (top, bottom), (start, stop) = self._rows, self._columns
+        if self._layout.has_bias and self._sums[2] is not None:
+            self._sums[2][start:stop] += gradient.sum(0)
+        rule = self._layout.rule
+        if isinstance(rule, LinkedRule):
+            gradient = rule.slope(self.shaped(self._buffer)).mul_(gradient)
         if self._sum is not None:
             self._sum[top:bottom].addmm_(gradient, self._candidates)
         if self._block_sum is not None:
@@ -116,8 +133,6 @@ class _Products(BlockScores):
                 torch.mm(gradient.T, anchors, out=self._block_sum)
             else:
                 self._block_sum.addmm_(gradient.T, anchors)
-        if self._layout.has_bias and self._sums[2] is not None:
-            self._sums[2][start:stop] += gradient.sum(0)
 
     def leave(self) -> None:
         (leaf, prepared), into = self._block, self._sums[1]

@@ -31,7 +31,7 @@ class ScoreRule(Protocol):
 
 def pairs_are_finer(rule: ScoreRule) -> bool:
     """Whether pairs are scored more exactly than blocks, so that listed positives are made as pairs."""
-    return isinstance(rule, (Euclidean, SquaredEuclidean))
+    return isinstance(rule, (Euclidean, SquaredEuclidean, UnitEuclidean))
 
 
 @runtime_checkable
@@ -40,6 +40,19 @@ class ProductRule(ScoreRule, Protocol):
 
     def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """The vectors whose inner products the scores are; the same tensor when nothing is to be done."""
+        ...
+
+
+@runtime_checkable
+class LinkedRule(ProductRule, Protocol):
+    """A product rule whose scores are a function of the inner products."""
+
+    def link_(self, products: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """The scores, written over the products."""
+        ...
+
+    def slope(self, scores: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """The derivative of a score by its product."""
         ...
 
 
@@ -117,6 +130,37 @@ class Euclidean:
     ) -> Float[Tensor, " n"]:
         """Minus the distance of row k from row k."""
         return -_guarded_root((embeddings - candidates).square().sum(1))
+
+
+@dataclass(frozen=True)
+class UnitEuclidean:
+    """Minus the distance of the vectors scaled to length 1, -sqrt(2 - 2 cos); equal ones get no gradient.
+
+    Blocks come from cosines, so near 0 a distance is off by the square root of the dtype's grain.
+    """
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors at length 1."""
+        return unit(vectors)
+
+    def link_(self, products: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """Minus the distance, from the cosine."""
+        return products.mul_(-2).add_(2).clamp_(min=0).sqrt_().neg_()
+
+    def slope(self, scores: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """One over the distance; 0 at distance 0."""
+        return scores.square().clamp_(min=torch.finfo(scores.dtype).tiny).reciprocal_().mul_(scores).neg_()
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return -_guarded_root(2 - 2 * (unit(embeddings) @ unit(candidates).T))
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """Minus the distance of row k from row k."""
+        return -_guarded_root((unit(embeddings) - unit(candidates)).square().sum(1))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from margins.losses.softmax import CompSum, CrossEntropy, Focal
 from margins.losses.spherical import SphericalSoftmax, SquaredError, TaylorSoftmax, ZLoss
 from margins.losses.stochastic import EnsLoss
 from margins.losses.temperature import LearnedTemperature
+from margins.losses.triplet import SemiHardTriplet
 
 __all__ = [
     "ALDRKL",
@@ -41,6 +42,7 @@ __all__ = [
     "MultiHead",
     "MultiSimilarity",
     "OrthogonalProjection",
+    "SemiHardTriplet",
     "SoftInfoNCE",
     "SphericalSoftmax",
     "SquaredError",

@@ -184,8 +184,9 @@ class TransformedTargets(ReadTargets):
         num_anchors = self.num_anchors
 
         def cut(field: Tensor | None) -> Tensor | None:
-            whole = field is None or (field.shape[0] == 1 and num_anchors != 1)
-            return field if whole else field[start:stop]
+            if field is None or (field.shape[0] == 1 and num_anchors != 1):
+                return field
+            return field[start:stop]
 
         return type(self)(
             self.storage.between(start, stop),
