@@ -92,6 +92,15 @@ def across_pairs(queries: Tensor, documents: Tensor, num_anchors: int) -> tuple[
     return value.detach(), queries.grad, documents.grad
 
 
+def job_named(name: str) -> Callable[..., Any]:
+    """A job of this module or of the harness, which is imported when it is first asked for."""
+    if name in JOBS:
+        return JOBS[name]
+    from harness import sharded
+
+    return sharded.JOBS[name]
+
+
 JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job for job in (gathered, before, refused, weighed_gradient, twice, in_batch, across_pairs)
 }
@@ -108,7 +117,7 @@ def work(rank: int, world_size: int, store: str, asked: Any, answers: Any) -> No
         while (task := asked.get()) is not None:
             job, arguments = task
             try:
-                answers.put((rank, True, _plain(JOBS[job](*map(_tensor, arguments)))))
+                answers.put((rank, True, _plain(job_named(job)(*map(_tensor, arguments)))))
             except Exception as error:
                 answers.put((rank, False, f"{type(error).__name__}: {error}"))
     finally:
@@ -123,6 +132,8 @@ def _plain(value: Any) -> Any:
 
 
 def _tensor(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_tensor, value))
     return torch.from_numpy(value.copy()) if hasattr(value, "__array__") else value
 
 
@@ -161,7 +172,7 @@ class Pool:
                 raise RuntimeError(
                     f"{job}: ranks {set(range(self.world_size)) - set(found)} are silent"
                 ) from None
-            found[rank] = tuple(map(_tensor, answer)) if isinstance(answer, tuple) else _tensor(answer)
+            found[rank] = _tensor(answer)
             if not done:
                 failures.append(f"rank {rank}: {answer}")
         if failures:

@@ -5,6 +5,7 @@ from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
 from margins.engine.reduction import Reduction, RowLosses
 from margins.engine.score_rules import Cosine, Custom, Dot, Euclidean, ScoreRule, SquaredEuclidean
+from margins.engine.sharded import Sharded, before_averaging
 
 __all__ = [
     "Blockwise",
@@ -17,6 +18,8 @@ __all__ = [
     "Reduction",
     "RowLosses",
     "ScoreRule",
+    "Sharded",
     "SquaredEuclidean",
+    "before_averaging",
     "gather_rows",
 ]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from margins.targets.columns import Columns
 from margins.targets.composed import Appended, Mixed, both
 from margins.targets.dense import Matches
 from margins.targets.fields import columns_of, combined, entries_of
@@ -103,6 +104,8 @@ class ReadTargets:
     def _inner(self) -> tuple[ReadTargets, ...]:
         if isinstance(self.storage, Mixed):
             return self.storage.first, self.storage.second
+        if isinstance(self.storage, Columns):
+            return (self.storage.whole,)
         return self.storage.pieces if isinstance(self.storage, Appended) else ()
 
     @property
