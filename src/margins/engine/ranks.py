@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -87,7 +87,7 @@ class Ranks:
         return [dict(zip(own, theirs[first:].tolist(), strict=False)) for theirs, _ in received]
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self) -> Generator[None]:
         """An error in here, before this rank meets the others, is told to them and raised."""
         try:
             yield
@@ -97,7 +97,7 @@ class Ranks:
             raise
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
+    def told(self) -> Generator[None]:
         """An error in here is one that every rank raises by itself."""
         try:
             yield

@@ -7,7 +7,7 @@ numbers a row. Value and gradient equal the dense ones.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
@@ -25,7 +25,7 @@ from margins.engine.in_batch import kind_of, targets_of_all
 from margins.engine.joining import Join
 from margins.engine.ranks import Ranks
 from margins.engine.sources import Factored, Source
-from margins.engine.statistics import Program, Repeat, Stage, Statistic
+from margins.engine.statistics import Program, Reduce, Repeat, Stage, Statistic
 from margins.errors import MarginsError
 from margins.targets import Targets
 from margins.targets.columns import Columns
@@ -66,11 +66,9 @@ class Sharded(Evaluator):
         if isinstance(self.inner, Sharded):
             raise MarginsError("inner", expected="Dense() or Blockwise()", received="Sharded()")
 
-    @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self) -> contextlib.AbstractContextManager[object]:
         """An error in here is raised on every rank."""
-        with Ranks.of(self.group).guarded():
-            yield
+        return Ranks.of(self.group).guarded()
 
     def whole_shape(self, source: Source) -> tuple[int, int]:
         """(anchors, candidates of all ranks)."""
@@ -133,7 +131,7 @@ class Sharded(Evaluator):
         def ties(k: int, extreme: Tensor) -> Tensor:
             return self._ties(list(statistics.values())[k], replace(here.local, rows=rows), extreme)
 
-        reduces = tuple(s.reduce for s in statistics.values())
+        reduces: tuple[Reduce, ...] = tuple(s.reduce for s in statistics.values())
         join = Join(here.ranks, reduces, here.source.shape[0], here.source.like, ties)
         try:
             part = self._own(statistics, here.local)
