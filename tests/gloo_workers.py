@@ -119,7 +119,7 @@ def work(rank: int, world_size: int, store: str, asked: Any, answers: Any, timeo
             try:
                 answers.put((rank, True, _plain(job_named(job)(*map(_tensor, arguments)))))
             except Exception as error:
-                answers.put((rank, False, f"{type(error).__name__}: {error}" + (__import__("traceback").format_exc() if __import__("os").environ.get("DBG") else "")))
+                answers.put((rank, False, f"{type(error).__name__}: {error}"))
     finally:
         dist.destroy_process_group()
 
@@ -179,9 +179,7 @@ class Pool:
             try:
                 rank, done, answer = self._answers.get(timeout=2 * TIMEOUT)
             except queue.Empty:
-                raise RuntimeError(
-                    f"{job}: ranks {set(ranks) - set(found)} are silent"
-                ) from None
+                raise RuntimeError(f"{job}: ranks {set(ranks) - set(found)} are silent") from None
             found[rank] = _tensor(answer)
             if not done:
                 failures.append(f"rank {rank}: {answer}")

@@ -42,7 +42,12 @@ def test_an_odd_rank_is_refused_on_every_rank_and_the_group_works_on(
 @both_worlds
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("targets for too many", "candidates of all ranks"), ("a label outside", "labels"), ("layers", "targets")],
+    [
+        ("targets for too many", "(anchors, candidates)"),
+        ("more targets", "candidates of all ranks"),
+        ("a label outside", "labels"),
+        ("layers", "targets"),
+    ],
 )
 def test_what_is_wrong_everywhere_is_refused_everywhere(
     pools: dict[int, Pool], world: int, name: str, said: str

@@ -145,8 +145,12 @@ def trained(inputs: Tensor, labels: Tensor, with_fabric: bool) -> tuple[Tensor, 
         from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
         size = str(Ranks.of().size)
-        os.environ.update(RANK=str(rank_of()), LOCAL_RANK=str(rank_of()), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size)
-        fabric = Fabric(accelerator="cpu", devices=int(size), strategy="ddp", plugins=[TorchElasticEnvironment()])
+        os.environ.update(
+            RANK=str(rank_of()), LOCAL_RANK=str(rank_of()), WORLD_SIZE=size, LOCAL_WORLD_SIZE=size
+        )
+        fabric = Fabric(
+            accelerator="cpu", devices=int(size), strategy="ddp", plugins=[TorchElasticEnvironment()]
+        )
         fabric.launch()
         network = fabric.setup_module(encoder)
     else:
@@ -156,7 +160,9 @@ def trained(inputs: Tensor, labels: Tensor, with_fabric: bool) -> tuple[Tensor, 
         optimizer.zero_grad()
         anchors = gather_rows(before_averaging(network(inputs)))
         weight, bias = head()
-        loss = CrossEntropy().on_candidates(anchors, weight, gather_rows(labels), bias=bias, evaluator=Sharded())
+        loss = CrossEntropy().on_candidates(
+            anchors, weight, gather_rows(labels), bias=bias, evaluator=Sharded()
+        )
         loss.backward()
         optimizer.step()
     return loss.detach(), encoder.weight.detach(), *(p.detach() for p in head.parameters())

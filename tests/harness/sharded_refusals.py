@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from margins.engine import Custom, Dense, Dot, Sharded
-from margins.engine import joining
+from margins.engine import Custom, Dense, Dot, Sharded, joining
 from margins.engine.ranks import Ranks
+from margins.engine.sources import ScoreMatrix, factored
 from margins.engine.statistics import Statistic, maximum, minimum
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import CrossEntropy, InfoNCE
@@ -39,19 +39,19 @@ def dying(anchors: Tensor, candidates: Tensor) -> Tensor:
 
 
 BIG = torch.full((3, 2), 1e30)
-ODD: dict[str, Callable[[int], dict[str, Any]]] = {
-    "fewer anchors": lambda size: {"anchors": torch.ones(3, 2), "labels": torch.arange(3)},
-    "other anchors": lambda size: {"anchors": torch.arange(8.0).reshape(4, 2).sin()},
-    "float64": lambda size: {"anchors": torch.arange(8.0).reshape(4, 2).cos().double()},
-    "other width": lambda size: {"anchors": torch.ones(4, 3), "own": torch.ones(3, 3)},
-    "other labels": lambda size: {"labels": torch.tensor([0, 1, 3, 2])},
-    "targets over its own": lambda size: {"labels": Targets.of_classes(torch.zeros(4).long(), 3)},
-    "a label outside": lambda size: {"labels": torch.tensor([0, 1, 2, 3 * size])},
-    "not finite": lambda size: {"own": torch.full((3, 2), torch.nan)},
-    "overflow": lambda size: {"own": BIG, "rule": Custom(lambda a, c: (a * 1e30) @ c.T)},
-    "another loss": lambda size: {"loss": CrossEntropy()},
-    "another temperature": lambda size: {"loss": InfoNCE(0.7)},
-    "an error in the scores": lambda size: {"rule": Custom(raising)},
+ODD: dict[str, Callable[[], dict[str, Any]]] = {
+    "fewer anchors": lambda: {"anchors": torch.ones(3, 2), "labels": torch.arange(3)},
+    "other anchors": lambda: {"anchors": torch.arange(8.0).reshape(4, 2).sin()},
+    "float64": lambda: {"anchors": torch.arange(8.0).reshape(4, 2).cos().double()},
+    "other width": lambda: {"anchors": torch.ones(4, 3), "own": torch.ones(3, 3)},
+    "other labels": lambda: {"labels": torch.tensor([0, 1, 3, 2])},
+    "targets over its own": lambda: {"labels": Targets.of_classes(torch.zeros(4).long(), 3)},
+    "a label outside": lambda: {"labels": torch.tensor([0, 1, 2, 9])},
+    "not finite": lambda: {"own": torch.full((3, 2), torch.nan)},
+    "overflow": lambda: {"own": BIG, "rule": Custom(lambda a, c: (a * 1e30) @ c.T)},
+    "another loss": lambda: {"loss": CrossEntropy()},
+    "another temperature": lambda: {"loss": InfoNCE(0.7)},
+    "an error in the scores": lambda: {"rule": Custom(raising)},
 }
 
 
@@ -60,7 +60,7 @@ def refused_posing(name: str) -> tuple[str, float]:
     ranks = Ranks.of()
     message = ""
     try:
-        posed(**(ODD[name](ranks.size) if ranks.rank == ranks.size - 1 else {}))
+        posed(**(ODD[name]() if ranks.rank == ranks.size - 1 else {}))
     except (MarginsError, RuntimeError) as error:
         message = str(error)
     return message, float(posed())
@@ -69,8 +69,11 @@ def refused_posing(name: str) -> tuple[str, float]:
 def refused_for_all(name: str) -> str:
     """The message when every rank is wrong in the same way."""
     ranks = Ranks.of()
+    too_many = Targets.of_classes(torch.arange(4), 3 * ranks.size + 1)
+    source = factored(Dot(), torch.ones(4, 2), torch.ones(3, 2))
     calls: dict[str, Callable[[], Any]] = {
-        "targets for too many": lambda: posed(labels=Targets.of_classes(torch.arange(4), 3 * ranks.size + 1)),
+        "more targets": lambda: InfoNCE().evaluate(source, too_many, Sharded()),
+        "targets for too many": lambda: posed(labels=too_many),
         "a label outside": lambda: posed(labels=torch.tensor([0, 1, 2, 3 * ranks.size])),
         "layers": lambda: InfoNCE().on_embeddings(
             torch.ones(2, 2), Targets.of_matches(torch.ones(2).long()).smooth(0.1), evaluator=Sharded()
@@ -137,8 +140,6 @@ def tied(sizes: tuple[int, ...], sparse: bool) -> tuple[Tensor, Tensor]:
     start = sum(sizes[:rank])
     scores = tied_scores()[:, start : start + sizes[rank]].requires_grad_()
     targets = tied_targets() if sparse else dense_of(tied_targets())
-    from margins.engine.sources import ScoreMatrix
-
     rows = HardestPair().evaluate(ScoreMatrix(scores), targets, Sharded(Dense())).weighted()
     (rows @ torch.tensor([1.0, 2.0, -1.0, 0.5])).backward()
     assert scores.grad is not None
@@ -166,7 +167,6 @@ def own_share(upstreams: tuple[float, ...]) -> tuple[Tensor, Tensor]:
 def sharded_kinds_badly(*arguments: Any) -> Any:
     """The job of the law with a join that takes the largest part of a logsumexp for the whole."""
     from harness.sharded import sharded_kinds
-
     from margins.engine import sharded
 
     def wrong(ranks: Any, reduces: Any, *rest: Any) -> Any:

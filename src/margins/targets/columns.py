@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, device
+from torch import Tensor
 
 from margins.errors import MarginsError
 from margins.targets.storage import Positives, Storage
@@ -45,11 +46,13 @@ class Columns(Storage):
         return self.stop - self.start
 
     @property
-    def device(self) -> device:
+    def device(self) -> torch.device:
         return self.whole.device
 
-    def grades(self, start: int, stop: int) -> Float[Tensor, "anchors block"]:
-        return self.whole.grades(self.start + start, self.start + stop)
+    def grades(
+        self, start: int, stop: int, dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "anchors block"]:
+        return self.whole.grades(self.start + start, self.start + stop, dtype)
 
     def grades_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.whole.grades_at(rows, columns + self.start)

@@ -144,7 +144,9 @@ class ReadTargets:
         self, start: int, stop: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "anchors block"]:
         """Strength of each entry of the columns, smoothing included, computed in `dtype`."""
-        grades = self.storage.grades(start, stop)
+        storage = self.storage
+        is_view = isinstance(storage, Columns)  # of targets that compute in `dtype` themselves
+        grades = storage.grades(start, stop, dtype) if is_view else storage.grades(start, stop)
         grades = grades if dtype is None else grades.to(dtype)
         if self.smoothing == 0:
             return grades
