@@ -155,8 +155,8 @@ CASES = (
     ),
     Case(
         "SemiHardTriplet",
-        partial(losses.SemiHardTriplet, 1.5),
-        partial(ranking.semi_hard_triplet, margin=1.5),
+        partial(losses.SemiHardTriplet, 4.0),
+        partial(ranking.semi_hard_triplet, margin=4.0),
         POSITIVE_SETS,
         reads_margin=False,
     ),

@@ -13,6 +13,7 @@ from margins.engine.score_rules import (
     SquaredEuclidean,
     UnitEuclidean,
 )
+from margins.engine.sharded import Sharded, before_averaging
 
 __all__ = [
     "Blockwise",
@@ -25,7 +26,9 @@ __all__ = [
     "Reduction",
     "RowLosses",
     "ScoreRule",
+    "Sharded",
     "SquaredEuclidean",
     "UnitEuclidean",
+    "before_averaging",
     "gather_rows",
 ]

@@ -91,12 +91,41 @@ class Evaluator(ABC):
             rows: row values that are there before the first stage (state kept by row).
         """
         dtype = source.like.dtype
-        known_rows = {n: r.to(dtype) for n, r in (rows or {}).items()}
-        here = Pass(source, targets, side, valid, known_rows, self.listing(targets))
+        known = {n: r.to(dtype) for n, r in (rows or {}).items()}
+        here = self.start(program, source, targets, side=side, valid=valid, rows=known)
         with full_precision(source.like.device):
             for step in program:
                 self._repeat(step, here) if isinstance(step, Repeat) else self._stage(step, here)
         return Rows(here.rows, targets, dtype)
+
+    def start(
+        self,
+        program: Program,
+        source: Source,
+        targets: Targets,
+        *,
+        side: Mapping[str, Tensor],
+        valid: Bool[Tensor, " anchors"] | None,
+        rows: dict[str, Tensor],
+    ) -> Pass:
+        """The pass over the scores, before the first stage."""
+        return Pass(source, targets, side, valid, rows, self.listing(targets))
+
+    def guarded(self) -> contextlib.AbstractContextManager[object]:
+        """Around what may fail before the scores are read: several ranks then fail together."""
+        return contextlib.nullcontext()
+
+    def whole_shape(self, source: Source) -> tuple[int, int]:
+        """(anchors, candidates) of the whole problem, of which the source may be a part."""
+        return source.shape
+
+    def whole_batch(self, anchors: Tensor, candidates: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        """Anchors and targets of the whole batch, of which these may be a part."""
+        return anchors, targets
+
+    def shared(self, values: Tensor | None) -> Tensor | None:
+        """Values that were computed of a whole row, with their share of its gradient."""
+        return values
 
     def _repeat(self, step: Repeat, here: Pass) -> None:
         kinds = step.kinds()
@@ -112,14 +141,7 @@ class Evaluator(ABC):
                 self._stage(stage, here)
 
     def _stage(self, stage: Stage, here: Pass) -> None:
-        lists = here.listing is not None
-        listed = {n: s for n, s in stage.statistics.items() if lists and s.over in ("positives", "targets")}
-        scanned = {n: s for n, s in stage.statistics.items() if n not in listed}
-        found: dict[str, Tensor] = {}
-        if scanned:
-            found.update(zip(scanned, self.scan(tuple(scanned.values()), here), strict=True))
-        if listed:
-            found.update(self._listed(listed, here))
+        found = self.found(stage.statistics, here)
         if here.valid is not None:
             found = {n: torch.where(here.valid, z, 0.0) for n, z in found.items()}
         here.rows.update(found)
@@ -130,6 +152,18 @@ class Evaluator(ABC):
     def listing(self, targets: Targets) -> Positives | None:
         """The positives one by one, when their statistics are to be found from such a list."""
         return targets.positives() if targets.is_sparse else None
+
+    def found(self, statistics: Statistics, here: Pass) -> dict[str, Tensor]:
+        """The statistics of a stage by name, before rows that do not count are masked."""
+        lists = here.listing is not None
+        listed = {n: s for n, s in statistics.items() if lists and s.over in ("positives", "targets")}
+        scanned = {n: s for n, s in statistics.items() if n not in listed}
+        found: dict[str, Tensor] = {}
+        if scanned:
+            found.update(zip(scanned, self.scan(tuple(scanned.values()), here), strict=True))
+        if listed:
+            found.update(self._listed(listed, here))
+        return found
 
     def _listed(self, statistics: Statistics, here: Pass) -> Iterator[tuple[str, Tensor]]:
         listing, scores = here.listing, here.listed_scores

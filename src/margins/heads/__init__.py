@@ -6,6 +6,7 @@ from margins.heads.linear import LinearHead, LinearSettings
 from margins.heads.multi import MultiHead, MultiSettings
 from margins.heads.projection import ProjectionHead, ProjectionSettings
 from margins.heads.settings import HeadSettings
+from margins.heads.sharded import ShardedCandidates, shard_range
 
 __all__ = [
     "AnyHead",
@@ -18,4 +19,6 @@ __all__ = [
     "MultiSettings",
     "ProjectionHead",
     "ProjectionSettings",
+    "ShardedCandidates",
+    "shard_range",
 ]

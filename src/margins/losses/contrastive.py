@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from margins.cards import Card, carded
-from margins.engine.evaluators import Evaluator, Rows
+from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.score_rules import Cosine, ScoreRule
 from margins.engine.statistics import (
     Affine,
@@ -116,27 +116,32 @@ class InfoNCE(_PositivesAgainstAll):
     ) -> Float[Tensor, "*reduced"]:
         """Query i belongs to document i; documents beyond the queries are extra negatives.
 
-        On several ranks it sees the local documents only: for those of all ranks use `on_candidates` with
-        `gather_rows(documents)` from `margins.engine` and targets that point at each rank's own part.
+        On several ranks it sees the local documents only, unless `evaluator=Sharded()`: then each rank brings
+        its part of both, and every rank gets the loss of all queries among the documents of all ranks.
 
         Args:
             queries: [B, d].
             documents: [B + extra, d].
             item_ids: [B + extra]; documents with an anchor's own id are unknown to it, not negatives.
             rule: another score rule than the cosine.
-            evaluator: `Dense()` (default) or `Blockwise()`.
+            evaluator: `Dense()` (default), `Blockwise()` or `Sharded()`.
             denominator: divisor to use instead of this batch's own.
         """
-        if documents.shape[0] < queries.shape[0]:
-            raise MarginsError(
-                "documents",
-                expected=f"[B + extra, d] with B = {queries.shape[0]}",
-                received=str(list(documents.shape)),
-            )
-        extra = documents.shape[0] - queries.shape[0]
-        targets = Targets.of_pairs(queries.shape[0], extra=extra, item_ids=item_ids, device=queries.device)
+        evaluator = evaluator or Dense()
+        with evaluator.guarded():
+            extra = documents.shape[0] - queries.shape[0]
+            if extra < 0:
+                raise MarginsError(
+                    "documents",
+                    expected=f"[B + extra, d] with B = {queries.shape[0]}",
+                    received=str(list(documents.shape)),
+                )
+            own = Targets.of_pairs(
+                queries.shape[0], extra=extra, item_ids=item_ids, device=queries.device
+            )  # fmt: skip
+            anchors, targets = evaluator.whole_batch(queries, documents, own)
         return self.on_candidates(
-            queries, documents, targets, rule=rule, evaluator=evaluator, denominator=denominator
+            anchors, documents, targets, rule=rule, evaluator=evaluator, denominator=denominator
         )
 
 

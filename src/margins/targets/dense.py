@@ -14,6 +14,8 @@ from margins.errors import MarginsError
 from margins.targets.storage import Positives, Storage, UnknownEntries, check_same_candidates
 from margins.taxonomy import Taxonomy
 
+_RARE = 32  # one entry in so many: above that a mask costs less than a list
+
 
 @dataclass(frozen=True, eq=False)
 class DenseGrades(Storage):
@@ -124,6 +126,10 @@ class Matches(Storage):
 
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
         return None if self.same_items is None else self.same_items[rows] != columns
+
+    def few_positives(self) -> Positives | None:
+        total = int(self.num_positives().sum())
+        return self.positives() if _RARE * total <= self.num_anchors * self.num_candidates else None
 
     def unknown_entries(self) -> UnknownEntries | None:
         if self.same_items is None:

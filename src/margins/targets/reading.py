@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from margins.targets.columns import Columns
 from margins.targets.composed import Appended, Mixed, both
 from margins.targets.dense import Matches
 from margins.targets.fields import columns_of, combined, entries_of
@@ -104,6 +105,8 @@ class ReadTargets:
     def _inner(self) -> tuple[ReadTargets, ...]:
         if isinstance(self.storage, Mixed):
             return self.storage.first, self.storage.second
+        if isinstance(self.storage, Columns):
+            return (self.storage.whole,)
         return self.storage.pieces if isinstance(self.storage, Appended) else ()
 
     @property
@@ -142,7 +145,9 @@ class ReadTargets:
         self, start: int, stop: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "anchors block"]:
         """Strength of each entry of the columns, smoothing included, computed in `dtype`."""
-        grades = self.storage.grades(start, stop)
+        storage = self.storage
+        is_view = isinstance(storage, Columns)  # of targets that compute in `dtype` themselves
+        grades = storage.grades(start, stop, dtype) if is_view else storage.grades(start, stop)
         grades = grades if dtype is None else grades.to(dtype)
         if self.smoothing == 0:
             return grades
@@ -194,12 +199,7 @@ class ReadTargets:
 
         Rare is one entry in 32: above that a mask costs less than a list.
         """
-        if self.is_sparse:
-            return self.positives()
-        if not isinstance(self.storage, Matches) or self.smoothing:
-            return None
-        total = int(self.storage.num_positives().sum())
-        return self.positives() if 32 * total <= self.num_anchors * self.num_candidates else None
+        return None if self.smoothing else self.storage.few_positives()
 
     def weight_of(self, start: int, stop: int) -> Float[Tensor, "anchors block"] | None:
         """Entry weights of the columns; None when all are 1."""

@@ -108,6 +108,10 @@ class Storage(ABC):
         """Which of the single entries are known; None when all are."""
         return None
 
+    def few_positives(self) -> Positives | None:
+        """`positives` where they are cheaply found and few; None otherwise."""
+        return self.positives() if self.is_sparse else None
+
     def unknown_entries(self) -> UnknownEntries | None:
         """The unknown entries one by one, where there are few; None where only masks tell them."""
         if self.known(0, 0) is not None:
