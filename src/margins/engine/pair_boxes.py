@@ -41,6 +41,11 @@ class Boxes:
         """Rows, and boxes a row."""
         return self.numbers.shape[0], self.numbers.shape[1]
 
+    @property
+    def span(self) -> int | None:
+        """How many boxes a row covers with those that are missing; None where that may be any number."""
+        return self.shape[1] if self.slots is None else None
+
     def places(self, scores: Tensor, part: Part) -> tuple[Tensor, Tensor]:
         """Of the items of a part: the index of the box among all of all rows, and u in [-1, 1) inside it."""
         rows, num_boxes = self.shape

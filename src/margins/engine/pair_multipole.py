@@ -33,23 +33,23 @@ BELOW, ABOVE = 0, 1
 def multipole_sums(problem: PairProblem, function: Smooth, *, with_slopes: bool) -> Swept:
     """Time proportional to items plus boxes, memory to the boxes; every number in float64."""
     width = box_width(problem.temperature)
-    plan = plan_of(function, width / problem.temperature, _TOLERANCE[problem.scores.dtype])
-    plan = plan.to(problem.scores.device)
     boxes = boxes_of(problem.scores, width)
+    tolerance = _TOLERANCE[problem.scores.dtype]
+    plan = plan_of(function, width / problem.temperature, tolerance, span=boxes.span).to(problem.scores.device)
     moments = _moments(problem, boxes, plan.degree)
-    value = _near(moments[POSITIVE], boxes, _onto_negatives(plan.value))
-    far = [_Far.of(moments, boxes, plan, direction) for direction in (BELOW, ABOVE)]
-    _add_far_value(value, far, function, plan)
+    on_negatives = [_onto_negatives(plan.value)] + [_onto_negatives(plan.slope)] * with_slopes
+    value, *field = _near(moments[POSITIVE], boxes, on_negatives)
+    has_far = boxes.span is None or boxes.span > plan.num_near
+    far = [_Far.of(moments, boxes, plan, direction) for direction in (BELOW, ABOVE)] if has_far else None
+    if far:
+        _add_far_value(value, far, function, plan)
     sums = (moments[NEGATIVE] * value).sum((1, 2))
     if not with_slopes:
         return Swept(sums, None)
-    fields = torch.stack(
-        [
-            -_near(moments[NEGATIVE], boxes, plan.slope.flatten(0, 1)),
-            _near(moments[POSITIVE], boxes, _onto_negatives(plan.slope)),
-        ]
-    )
-    _add_far_slopes(fields, far, function, plan)
+    (on_positives,) = _near(moments[NEGATIVE], boxes, [plan.slope.flatten(0, 1)])
+    fields = torch.stack([-on_positives, *field])
+    if far:
+        _add_far_slopes(fields, far, function, plan)
     return Swept(sums, _slopes(problem, boxes, fields / problem.temperature))
 
 
@@ -94,17 +94,18 @@ def _indices(problem: PairProblem, boxes: Boxes, part: tuple[slice, slice]) -> t
     return (slots + boxes.numbers.numel() * ~problem.positive[part]).view(-1), inside
 
 
-def _near(sources: Tensor, boxes: Boxes, matrix: Tensor) -> Tensor:
-    """[G, B, K] coefficients over u of the field that boxes near each box make."""
+def _near(sources: Tensor, boxes: Boxes, matrices: list[Tensor]) -> list[Tensor]:
+    """[G, B, K] coefficients over u of the fields that boxes near each box make, one for each matrix."""
     rows, num_boxes, degree = sources.shape
-    num_near = matrix.shape[0] // degree
+    matrix = torch.cat(matrices, 1)
+    num_near = matrix.shape[0] // degree // 2
     table = torch.cat([sources.flatten(0, 1), sources.new_zeros(1, degree)])  # index -1: no such box
-    fields = torch.empty_like(sources)
+    fields = sources.new_empty(rows, num_boxes, matrix.shape[1])
     for part in parts_of(rows, num_boxes, max(1, _WINDOW_ELEMENTS // matrix.shape[0])):
-        index = boxes.neighbours(part, num_near // 2)
+        index = boxes.neighbours(part, num_near)
         windows = table[index].view(index.shape[0], -1)
         fields[part] = (windows @ matrix).view(fields[part].shape)
-    return fields
+    return [field.contiguous() for field in fields.split(degree, 2)]
 
 
 class _Far(NamedTuple):
@@ -132,14 +133,13 @@ class _Far(NamedTuple):
     @classmethod
     def _below(cls, mass: Tensor, offset: Tensor, tails: Tensor, numbers: Tensor, plan: Plan) -> _Far:
         numbers = numbers.contiguous()
-        centres = numbers * plan.width
         mass = mass.cumsum(-1)
         distance = offset.cumsum(-1)
-        distance[..., 1:] += (mass[..., :-1] * centres.diff(dim=-1)).cumsum(-1)
-        tails = _decayed(tails, centres, plan.width)
+        distance[..., 1:] += (mass[..., :-1] * numbers.diff(dim=-1) * plan.width).cumsum(-1)
+        tails = _decayed(tails, numbers, plan.width)
         last = last_far(numbers, plan.num_near)
         is_there, last = last >= 0, last.clamp(min=0)
-        gap = centres - centres.gather(1, last)
+        gap = (numbers - numbers.gather(1, last)) * plan.width  # from whole numbers: exact at any offset
         mass, distance, tails = (x.gather(-1, last.expand_as(x)) * is_there for x in (mass, distance, tails))
         return cls(mass, distance + mass * gap, tails * _decay(gap, tails.shape[0]))
 
@@ -149,12 +149,12 @@ def _decay(gap: Tensor, num_tails: int) -> Tensor:
     return torch.exp(-rates[:, None, None, None] * gap)
 
 
-def _decayed(tails: Tensor, centres: Tensor, width: float) -> Tensor:
+def _decayed(tails: Tensor, numbers: Tensor, width: float) -> Tensor:
     """Sums over a box and all below it of tails that decay with the distance, by doubling the span."""
-    num_boxes = centres.shape[-1]
+    num_boxes = numbers.shape[-1]
     step = 1
     while step < num_boxes and step * width < _VANISHED:
-        gap = centres[:, step:] - centres[:, :-step]
+        gap = (numbers[:, step:] - numbers[:, :-step]) * width
         more = _decay(gap, tails.shape[0]) * tails[..., :-step]
         tails = torch.cat([tails[..., :step], tails[..., step:] + more], -1)
         step *= 2

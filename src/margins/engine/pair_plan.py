@@ -24,6 +24,7 @@ from margins.errors import MarginsError
 _MOST_NODES = 24
 _LONGEST_REACH = 64
 _BOX = 1.0  # width of a box in units of the temperature, at most
+_ALL_NEAR = (16, 32, 64)  # with so few boxes all are near: that is less work than a far field
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,26 @@ def box_width(temperature: float) -> float:
     return 2.0 ** math.floor(math.log2(_BOX * temperature))
 
 
-@lru_cache(maxsize=64)
-def plan_of(function: Smooth, width: float, tolerance: float) -> Plan:
+def plan_of(function: Smooth, width: float, tolerance: float, *, span: int | None) -> Plan:
     """The plan for boxes of this width in units of x.
+
+    Args:
+        function: ell.
+        width: of a box.
+        tolerance: of ell and of its derivative, relative to their largest value in a pair of boxes.
+        span: from the lowest to the highest box of a row, in boxes; None when unknown.
 
     Raises:
         MarginsError: ell does not come near its asymptotes, or is not smooth enough.
     """
+    all_near = [limit for limit in _ALL_NEAR if span is not None and span <= limit]
+    return _cached_plan(function, width, tolerance, all_near[0] if all_near else None)
+
+
+@lru_cache(maxsize=64)
+def _cached_plan(function: Smooth, width: float, tolerance: float, all_near: int | None) -> Plan:
     reach, degree = _reach(function, tolerance), _degree(function, tolerance)
-    num_near = math.ceil(reach / width)
-    return _plan(function, width, num_near, degree)
+    return _plan(function, width, math.ceil(reach / width) if all_near is None else all_near, degree)
 
 
 def _plan(function: Smooth, width: float, num_near: int, degree: int) -> Plan:

@@ -67,7 +67,7 @@ _PAIRS_AN_ITEM = {"moments": 0, "sorted": 50, "multipole": 8}
 
 @dataclass(frozen=True)
 class PairSums:
-    """The sums of every group.
+    """The sums of every group, in float64: there may be more pairs than float32 counts.
 
     Args:
         values: weighted sum over the pairs of each group.
@@ -111,7 +111,7 @@ def pair_sums(
     Example:
         >>> scores, positive = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[True, False, False]])
         >>> pair_sums(scores, positive, surrogate="linear").values
-        tensor([-3.])
+        tensor([-3.], dtype=torch.float64)
     """
     function = SURROGATES[surrogate] if isinstance(surrogate, str) else surrogate
     weight = torch.ones_like(scores) if weight is None else weight.detach()
@@ -123,7 +123,7 @@ def pair_sums(
     if function.has_slope:
         values = _PairSums.apply(scores, problem, groups, run)
     else:
-        values = _swept(problem, groups, partial(run, with_slopes=False)).sums.to(scores.dtype)
+        values = _swept(problem, groups, partial(run, with_slopes=False)).sums
     return PairSums(values, _pair_weights(problem, groups), tuple(dict.fromkeys(methods)))
 
 
@@ -133,7 +133,7 @@ def method_for(problem: PairProblem, function: PairFunction) -> str:
     Positives times items are compared with a constant plus a constant times items, by measured costs.
     """
     fast = _FAST.get(type(function), ("direct",))[0]
-    if fast == "direct" or problem.scores.device.type == "mps":  # which has no float64
+    if fast == "direct":
         return "direct"
     pairs = int(problem.positive.sum()) * problem.scores.shape[1]
     is_small = pairs <= _PAIRS_AT_THE_START[fast] + _PAIRS_AN_ITEM[fast] * problem.scores.numel()
@@ -163,7 +163,7 @@ def _pair_weights(problem: PairProblem, groups: Tensor | None) -> Tensor:
     else:
         ids, places = groups.unique(return_inverse=True)
         masses = sides.new_zeros(2, ids.shape[0]).index_add_(1, places, sides[:, 0])
-    return masses.prod(0).to(problem.scores.dtype)
+    return masses.prod(0)
 
 
 def _check(scores: Tensor, function: PairFunction, method: str, groups: Tensor | None) -> None:
@@ -192,14 +192,15 @@ class _PairSums(torch.autograd.Function):
         if needed:
             ctx.groups = groups
             ctx.save_for_backward(found.slopes)
-        return found.sums.to(scores.dtype)
+        return found.sums
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():
             raise OnceDifferentiableError("pair sums give first derivatives only")
         (slopes,) = ctx.saved_tensors
+        per_group = upstream[0].to(slopes.dtype)
         if ctx.groups is None:
-            return upstream[0][:, None] * slopes, None, None, None
+            return per_group[:, None] * slopes, None, None, None
         places = ctx.groups.unique(return_inverse=True)[1]
-        return upstream[0][places] * slopes, None, None, None
+        return per_group[places] * slopes, None, None, None
