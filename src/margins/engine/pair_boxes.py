@@ -52,10 +52,8 @@ class Boxes:
         place = scores[part].double() * (1 / self.width)
         number = place.floor()
         inside = (place - number).mul_(2).sub_(1)
-        if self.slots is None:
-            slots = (number - self.numbers[part[0], :1]).long()
-        else:
-            slots = self.slots[part]
+        lowest = self.numbers[part[0], :1]
+        slots = (number - lowest).long() if self.slots is None else self.slots[part]
         if rows > 1:
             slots = slots + torch.arange(0, rows * num_boxes, num_boxes, device=slots.device)[part[0], None]
         return slots, inside
@@ -113,6 +111,7 @@ def boxes_of(scores: Tensor, width: float) -> Boxes:
     if rows * widest <= scores.numel() // _ITEMS_A_BOX + _FEW:
         steps = torch.arange(int(widest), dtype=torch.float64, device=scores.device)
         return Boxes(width, low + steps, None)
+    # Not in place: `double` of scores in float64 is the caller's tensor.
     numbers, order = (scores.double() / width).floor_().sort(dim=1)
     is_new = numbers[:, 1:] != numbers[:, :-1]
     places = torch.zeros((rows, items), dtype=torch.long, device=scores.device)

@@ -1,4 +1,7 @@
-"""Pair sums over all pairs, block by block. The reference of the other ways, and the fastest for few positives."""
+"""Pair sums over all pairs, block by block.
+
+The reference of the other ways, and the fastest where positives are few.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def direct_sums(problem: PairProblem, function: PairFunction, *, with_slopes: bo
 
 
 def _positives(problem: PairProblem) -> tuple[Tensor, Tensor, Tensor]:
-    """The order of the rows; in it, [G, P] columns of the positives of each and their weights, 0 for no more."""
+    """The order of the rows; in it, [G, P] columns of the positives of each row, and weights, or 0."""
     counts = (problem.positive & (problem.weight != 0)).sum(1)
     order = counts.argsort(descending=True, stable=True)
     rows, columns = (problem.positive & (problem.weight != 0)).nonzero(as_tuple=True)

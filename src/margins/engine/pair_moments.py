@@ -27,7 +27,9 @@ def moment_sums(problem: PairProblem, function: Polynomial, *, with_slopes: bool
     else:
         spread = place - torch.where(problem.positive, means[0], means[1])
         square = spread.square()
-        variances = (_mean(square, side, mass) for side, mass in zip((positive, negative), masses, strict=True))
+        variances = (
+            _mean(square, side, mass) for side, mass in zip((positive, negative), masses, strict=True)
+        )
         mean_cost = gap.square() + sum(variances)
         slope = 2 * torch.where(problem.positive, gap - spread, gap + spread)
     sums = (mean_cost * pairs)[:, 0]

@@ -1,8 +1,8 @@
 """Pair sums of a smooth function in O(n): a fast multipole method on the line.
 
 1. Items are gathered into moments of their box, positives and negatives apart.
-2. Boxes act on near boxes by small matrices, and on all others at once by the asymptotes of the function, whose
-   sums over the boxes below and above come from running sums.
+2. Boxes act on near boxes by small matrices, and on all others at once by the asymptotes of the function:
+   their sums over the boxes below and above are running sums.
 3. The value is the product of the negatives' moments with the field that the positives make; the slope of an
    item is the field of the other side at its place, a polynomial.
 
@@ -35,7 +35,9 @@ def multipole_sums(problem: PairProblem, function: Smooth, *, with_slopes: bool)
     width = box_width(problem.temperature)
     boxes = boxes_of(problem.scores, width)
     tolerance = _TOLERANCE[problem.scores.dtype]
-    plan = plan_of(function, width / problem.temperature, tolerance, span=boxes.span).to(problem.scores.device)
+    plan = plan_of(function, width / problem.temperature, tolerance, span=boxes.span).to(
+        problem.scores.device
+    )
     moments = _moments(problem, boxes, plan.degree)
     on_negatives = [_onto_negatives(plan.value)] + [_onto_negatives(plan.slope)] * with_slopes
     value, *field = _near(moments[POSITIVE], boxes, on_negatives)
@@ -63,9 +65,9 @@ def _moments(problem: PairProblem, boxes: Boxes, degree: int) -> Tensor:
     rows, num_boxes = boxes.shape
     total = rows * num_boxes
     moments = torch.zeros((degree, 2 * total), dtype=torch.float64, device=problem.scores.device)
-    for part in parts_of(*problem.scores.shape, _PART):
+    for part in parts_of(problem.scores.shape[0], problem.scores.shape[1], _PART):
         index, inside = _indices(problem, boxes, part)
-        power, inside = problem.weight[part].double().reshape(-1), inside.view(-1)
+        power = problem.weight[part].double().reshape(-1)
         for k in range(degree):
             moments[k].scatter_add_(0, index, power)
             if k < degree - 1:
@@ -78,9 +80,8 @@ def _slopes(problem: PairProblem, boxes: Boxes, fields: Tensor) -> Tensor:
     degree = fields.shape[-1]
     coefficients = fields.permute(3, 0, 1, 2).reshape(degree, -1)
     slopes = torch.empty_like(problem.scores)
-    for part in parts_of(*problem.scores.shape, _PART):
+    for part in parts_of(problem.scores.shape[0], problem.scores.shape[1], _PART):
         index, inside = _indices(problem, boxes, part)
-        inside = inside.view(-1)
         slope = coefficients[-1].index_select(0, index)
         for k in range(degree - 2, -1, -1):
             slope.mul_(inside).add_(coefficients[k].index_select(0, index))
@@ -91,7 +92,7 @@ def _slopes(problem: PairProblem, boxes: Boxes, fields: Tensor) -> Tensor:
 def _indices(problem: PairProblem, boxes: Boxes, part: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
     """Index of each item's box among those of the positives and then those of the negatives; u inside it."""
     slots, inside = boxes.places(problem.scores, part)
-    return (slots + boxes.numbers.numel() * ~problem.positive[part]).view(-1), inside
+    return (slots + boxes.numbers.numel() * ~problem.positive[part]).reshape(-1), inside.view(-1)
 
 
 def _near(sources: Tensor, boxes: Boxes, matrices: list[Tensor]) -> list[Tensor]:
@@ -127,8 +128,8 @@ class _Far(NamedTuple):
         mass = moments[..., 0]
         if direction == BELOW:
             return cls._below(mass, offset, tails, numbers, plan)
-        mirrored = (x.flip(-1) for x in (mass, -offset, tails, -numbers))
-        return cls(*(x.flip(-1) for x in cls._below(*mirrored, plan)))
+        mirrored = cls._below(mass.flip(-1), -offset.flip(-1), tails.flip(-1), -numbers.flip(-1), plan)
+        return cls(*(x.flip(-1) for x in mirrored))
 
     @classmethod
     def _below(cls, mass: Tensor, offset: Tensor, tails: Tensor, numbers: Tensor, plan: Plan) -> _Far:
@@ -162,14 +163,16 @@ def _decayed(tails: Tensor, numbers: Tensor, width: float) -> Tensor:
 
 
 def _add_far_value(value: Tensor, far: list[_Far], function: Smooth, plan: Plan) -> None:
-    """The field of ell on the negatives: x = distance + u h / 2 for what is below, else -distance + u h / 2."""
+    """The field of ell on negatives: x = distance + u h / 2 for what is below, else -distance + u h / 2."""
     for direction, side, sign in ((BELOW, function.right, 1), (ABOVE, function.left, -1)):
         found = far[direction]
         mass, distance = found.mass[POSITIVE], found.distance[POSITIVE]
         value[..., 0] += side.constant * mass + sign * side.slope * distance
         value[..., 1] += side.slope * mass * (plan.width / 2)
         if side.tails:
-            value += _tail_field(side, found.tails[:, POSITIVE], plan.growth[direction], [1] * len(side.tails))
+            value += _tail_field(
+                side, found.tails[:, POSITIVE], plan.growth[direction], [1] * len(side.tails)
+            )
 
 
 def _add_far_slopes(fields: Tensor, far: list[_Far], function: Smooth, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""Pair sums of a power of a hinge by one sort: max(0, shift + x)^power, and the step that counts wrong orders.
+"""Pair sums of a power of a hinge, max(0, shift + x)^power, and of the step, by one sort.
 
 With z = s / temperature for a positive and z = s / temperature + shift for a negative, a pair costs
 (z_n - z_p)^power where the negative stands above the positive. Walking up the sorted z, the sums over the

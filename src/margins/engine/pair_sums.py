@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,32 +37,46 @@ from margins.engine.pair_multipole import multipole_sums
 from margins.engine.pair_problem import PairProblem, Swept
 from margins.engine.pair_sorted import sorted_sums
 from margins.engine.sources import checked
-from margins.errors import MarginsError, OnceDifferentiableError
+from margins.errors import MarginsError, OnceDifferentiableError, values_are_readable
 
 __all__ = [
     "STEP",
     "SURROGATES",
     "Asymptote",
     "HingePower",
+    "Method",
     "PairFunction",
     "PairSums",
     "Polynomial",
     "Smooth",
     "Surrogate",
     "method_for",
+    "methods_of",
     "pair_sums",
 ]
 
 Method = Literal["auto", "moments", "sorted", "multipole", "direct"]
 
-_FAST: dict[type, tuple[str, Callable[..., Swept]]] = {
+_FAST: dict[type, tuple[Method, Callable[..., Swept]]] = {
     Polynomial: ("moments", moment_sums),
     HingePower: ("sorted", sorted_sums),
     Smooth: ("multipole", multipole_sums),
 }
-# Pairs that the direct way evaluates in the time of the other: at the start, and for every item.
-_PAIRS_AT_THE_START = {"moments": 0, "sorted": 50_000, "multipole": 400_000}
-_PAIRS_AN_ITEM = {"moments": 0, "sorted": 50, "multipole": 8}
+
+
+class _Cost(NamedTuple):
+    """Work of a fast way in pairs of the direct way, as measured: to start, of a row, and of an item."""
+
+    start: int
+    row: int
+    item: int
+
+
+_COSTS = {
+    "moments": _Cost(0, 0, 0),
+    "sorted": _Cost(30_000, 0, 20),
+    "multipole": _Cost(150_000, 3_000, 8),
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def pair_sums(
     *,
     surrogate: str | PairFunction,
     temperature: float = 1.0,
-    groups: Int[Tensor, " items"] | None = None,
+    groups: Int[Tensor, " ids"] | None = None,
     method: Method = "auto",
 ) -> PairSums:
     r"""For each group $\sum_{p, n} w_p w_n \ell((s_n - s_p) / \tau)$ over its pairs, and the sum of weights.
@@ -101,8 +115,7 @@ def pair_sums(
             weights. None: all 1.
         surrogate: a name in `SURROGATES`, or a function; `STEP` counts wrong orders and has no gradient.
         temperature: > 0, divides the difference.
-        groups: ids of groups of any sizes; scores are then [1, items], and the result follows the ids in rising
-            order.
+        groups: ids of groups of any sizes; scores are then [1, items], and the result follows rising ids.
         method: a way that the function admits, or "auto"; see `method_for` for its rule.
 
     Raises:
@@ -115,33 +128,45 @@ def pair_sums(
     """
     function = SURROGATES[surrogate] if isinstance(surrogate, str) else surrogate
     weight = torch.ones_like(scores) if weight is None else weight.detach()
-    checked("scores", scores)
-    _check(scores, function, method, groups)
-    problem = PairProblem(scores.detach(), positive, weight, temperature)
+    _check(scores, weight, function, method, groups)
+    problem = PairProblem(scores.detach().contiguous(), positive, weight, temperature)
     methods: list[str] = []
-    run = partial(_run, function=function, method=method, methods=methods)
-    if function.has_slope:
-        values = _PairSums.apply(scores, problem, groups, run)
-    else:
-        values = _swept(problem, groups, partial(run, with_slopes=False)).sums
-    return PairSums(values, _pair_weights(problem, groups), tuple(dict.fromkeys(methods)))
+
+    def sweep(with_slopes: bool) -> Swept:
+        run = partial(_run, function=function, method=method, methods=methods, with_slopes=with_slopes)
+        return run(problem) if groups is None else grouped_sums(problem, groups, run)
+
+    values = _PairSums.apply(scores, groups, sweep) if function.has_slope else sweep(False).sums
+    return PairSums(values, _pair_weights(problem, groups), tuple(dict.fromkeys(methods)))  # pyright: ignore[reportArgumentType]
 
 
-def method_for(problem: PairProblem, function: PairFunction) -> str:
-    """What "auto" runs: the function's own fast way, or all pairs where those are fewer than its work.
+def methods_of(surrogate: str | PairFunction) -> tuple[Method, ...]:
+    """What `method` may be with this function.
 
-    Positives times items are compared with a constant plus a constant times items, by measured costs.
+    Example:
+        >>> methods_of("logistic")
+        ('auto', 'multipole', 'direct')
     """
-    fast = _FAST.get(type(function), ("direct",))[0]
-    if fast == "direct":
+    function = SURROGATES[surrogate] if isinstance(surrogate, str) else surrogate
+    return ("auto", _FAST[type(function)][0], "direct") if type(function) in _FAST else ("auto", "direct")
+
+
+def method_for(problem: PairProblem, function: PairFunction) -> Method:
+    """What "auto" runs: the function's own fast way, or all pairs where those are less work.
+
+    Positives times items are held against start + row * rows + item * items, by measured costs.
+    """
+    if type(function) not in _FAST:
         return "direct"
-    pairs = int(problem.positive.sum()) * problem.scores.shape[1]
-    is_small = pairs <= _PAIRS_AT_THE_START[fast] + _PAIRS_AN_ITEM[fast] * problem.scores.numel()
-    return "direct" if is_small else fast
+    fast = _FAST[type(function)][0]
+    rows, items = problem.scores.shape
+    cost = _COSTS[fast]
+    work = cost.start + rows * (cost.row + items * cost.item)
+    return "direct" if int(problem.positive.sum()) * items <= work else fast
 
 
 def _run(
-    problem: PairProblem, *, function: PairFunction, method: str, methods: list[str], with_slopes: bool
+    problem: PairProblem, *, function: PairFunction, method: Method, methods: list[str], with_slopes: bool
 ) -> Swept:
     if problem.scores.numel() == 0:
         sums = torch.zeros(problem.scores.shape[0], dtype=torch.float64, device=problem.scores.device)
@@ -150,10 +175,6 @@ def _run(
     methods.append(chosen)
     way = direct_sums if chosen == "direct" else _FAST[type(function)][1]
     return way(problem, function, with_slopes=with_slopes)
-
-
-def _swept(problem: PairProblem, groups: Tensor | None, sweep: Callable[[PairProblem], Swept]) -> Swept:
-    return sweep(problem) if groups is None else grouped_sums(problem, groups, sweep)
 
 
 def _pair_weights(problem: PairProblem, groups: Tensor | None) -> Tensor:
@@ -166,41 +187,41 @@ def _pair_weights(problem: PairProblem, groups: Tensor | None) -> Tensor:
     return masses.prod(0)
 
 
-def _check(scores: Tensor, function: PairFunction, method: str, groups: Tensor | None) -> None:
-    fast = _FAST.get(type(function), ("direct",))[0]
-    if method not in ("auto", "direct", fast):
+def _check(
+    scores: Tensor, weight: Tensor, function: PairFunction, method: str, groups: Tensor | None
+) -> None:
+    checked("scores", scores)
+    if method not in methods_of(function):
         raise MarginsError(
-            "method",
-            expected=f"one of {sorted({'auto', 'direct', fast})} for this function",
-            received=repr(method),
+            "method", expected=f"one of {methods_of(function)} for this function", received=repr(method)
         )
+    if values_are_readable(weight) and weight.numel() and not float(weight.min()) >= 0:
+        raise MarginsError("weight", expected="numbers >= 0", received=f"{float(weight.min()):g}")
     if groups is not None and (scores.shape[0] != 1 or groups.shape[0] != scores.shape[1]):
         raise MarginsError(
             "groups",
-            expected="[items] ids with scores of [1, items]",
+            expected="[items] ids, with scores of [1, items]",
             received=f"{list(groups.shape)} with scores of {list(scores.shape)}",
         )
 
 
 class _PairSums(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, scores: Tensor, problem: PairProblem, groups: Tensor | None, run: Callable[..., Swept]
-    ) -> Tensor:
+    def forward(ctx: Any, _scores: Tensor, groups: Tensor | None, sweep: Callable[[bool], Swept]) -> Tensor:
         needed = bool(ctx.needs_input_grad[0])
-        found = _swept(problem, groups, partial(run, with_slopes=needed))
+        found = sweep(needed)
         if needed:
             ctx.groups = groups
             ctx.save_for_backward(found.slopes)
         return found.sums
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise OnceDifferentiableError("pair sums give first derivatives only")
         (slopes,) = ctx.saved_tensors
         per_group = upstream[0].to(slopes.dtype)
         if ctx.groups is None:
-            return per_group[:, None] * slopes, None, None, None
+            return per_group[:, None] * slopes, None, None
         places = ctx.groups.unique(return_inverse=True)[1]
-        return per_group[places] * slopes, None, None, None
+        return per_group[places] * slopes, None, None
