@@ -34,6 +34,7 @@ mutants: $(INSTALLED) ## break the code on purpose, one place at a time: the tes
 bench: $(INSTALLED) ## measure the claims on speed and memory; adds rows to benchmarks/results.csv
 	@$(BIN)/python benchmarks/import_time.py
 	@$(BIN)/python benchmarks/dense_losses.py
+	@$(BIN)/python benchmarks/pair_sums.py
 	@$(BIN)/python benchmarks/trainer.py
 
 docs: $(INSTALLED) ## build the documentation into site/

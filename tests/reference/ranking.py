@@ -7,7 +7,9 @@ from reference.rows import log_sum_exp, negatives, positives, read_rows, softplu
 SURROGATES = {
     "logistic": softplus,
     "hinge": lambda x: max(0.0, 1.0 + x),
+    "squared_hinge": lambda x: max(0.0, 1.0 + x) ** 2,
     "square": lambda x: (1.0 + x) ** 2,
+    "linear": lambda x: x,
 }
 
 
@@ -16,7 +18,8 @@ def mann_whitney(scores, target, known, weight, *, surrogate="logistic", tempera
 
     A pair is a known positive p and a known negative n of one group. Scope "global": the whole matrix is the
     group. "row" and "column": each row or column is a group, and the result is the plain mean over the groups
-    that have a pair. ell: logistic softplus(x), hinge max(0, 1 + x), square (1 + x)^2. No pair gives 0.
+    that have a pair. ell: logistic softplus(x), hinge max(0, 1 + x) and its
+    square, square (1 + x)^2, linear x. No pair gives 0.
     """
     ell = SURROGATES[surrogate]
     means = []
