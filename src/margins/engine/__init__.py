@@ -5,6 +5,8 @@ from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
 from margins.engine.reduction import Reduction, RowLosses
 from margins.engine.score_rules import Cosine, Custom, Dot, Euclidean, ScoreRule, SquaredEuclidean
+from margins.engine.spherical import Spherical
+from margins.engine.spherical_layer import SphericalLayer
 
 __all__ = [
     "Blockwise",
@@ -17,6 +19,8 @@ __all__ = [
     "Reduction",
     "RowLosses",
     "ScoreRule",
+    "Spherical",
+    "SphericalLayer",
     "SquaredEuclidean",
     "gather_rows",
 ]

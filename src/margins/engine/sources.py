@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -87,7 +88,29 @@ class Factored:
         return scores if self.bias is None else scores + self.bias[columns]
 
 
-Source = ScoreMatrix | Factored
+@runtime_checkable
+class Source(Protocol):
+    """Where an evaluator finds scores."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(anchors, candidates)."""
+        ...
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and device of the scores."""
+        ...
+
+    def matrix(self) -> Float[Tensor, "anchors candidates"]:
+        """All scores."""
+        ...
+
+    def listed(
+        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], *, in_order: bool
+    ) -> Float[Tensor, " n"]:
+        """Scores of single entries; `in_order` says that there is one a row, row by row."""
+        ...
 
 
 def matrix_of(scores: Tensor) -> ScoreMatrix:

@@ -77,6 +77,11 @@ def scores(entries: Entries) -> Tensor:
     return entries.s
 
 
+def squares(entries: Entries) -> Tensor:
+    """The phi of a sum of squares; named, so that an evaluator can know it."""
+    return entries.s.square()
+
+
 def total(over: Over, phi: Phi = scores, *, keep: Phi | None = None) -> Statistic:
     """Sum of phi over the domain; over='targets' weighs each term by its grade."""
     return Statistic("sum", over, phi, keep)
