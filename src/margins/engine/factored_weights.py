@@ -169,7 +169,7 @@ class FactoredWeights(nn.Module):
         inputs = self.with_bias_feature(given)
         return (inputs @ self.factor.T).to(given.dtype), (inputs @ self.shift[:, None]).to(given.dtype)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any) -> None:
         for name, own in self.named_buffers(recurse=False):
             there = state_dict.get(prefix + name)
             if isinstance(there, Tensor) and there.shape != own.shape:
@@ -177,7 +177,7 @@ class FactoredWeights(nn.Module):
                     f"{prefix}{name}", expected=f"{list(own.shape)}, of this head's classes and embeddings",
                     received=str(list(there.shape)), fix="build the head with the sizes of the saved one",
                 )  # fmt: skip
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
         self.version += 1
 
     def extra_repr(self) -> str:

@@ -72,8 +72,8 @@ class SphericalLayer(FactoredWeights):
         """How often V took in all of U, because too many singular values had moved."""
         return int(self.counts[2])
 
-    def source(self, embeddings: Float[Tensor, "anchors dim"]) -> SphericalSource:
-        """The scores of embeddings, for a loss under the evaluator `Spherical`.
+    def source(self, embeddings: Tensor) -> SphericalSource:
+        """The scores of embeddings [B, dim], for a loss under the evaluator `Spherical`.
 
         Raises:
             MarginsError: not [B, dim] finite floats on the layer's device.
@@ -173,6 +173,6 @@ class SphericalLayer(FactoredWeights):
         super().requires_grad_(requires_grad)
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
         self.gradient.clear()
