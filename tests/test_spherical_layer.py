@@ -153,7 +153,9 @@ def test_sums_or_listed_scores_alone_are_a_whole_gradient():
         for name in unused:
             setattr(upstream, name, torch.zeros_like(getattr(upstream, name)))
         source = layer.source(upstream.inputs.requires_grad_())
-        parts = [z @ g for z, g in zip(source.moments(), (upstream.of_sums, upstream.of_squares), strict=True)]
+        parts = [
+            z @ g for z, g in zip(source.moments(), (upstream.of_sums, upstream.of_squares), strict=True)
+        ]
         if "of_listed" not in unused:
             listed = source.listed(upstream.rows, upstream.columns, in_order=False)
             parts = [*(parts if len(unused) == 1 else []), listed @ upstream.of_listed]
@@ -256,7 +258,9 @@ def test_a_rate_that_turns_weights_to_nothing_is_exact_too():
     layer = layer_of(50, 3, bias=False, balance_every=1000)
     inputs = torch.eye(3, dtype=torch.float64)[:1].requires_grad_()
     source = layer.source(inputs)
-    (source.moments()[1].sum() + source.listed(torch.tensor([0]), torch.tensor([7]), in_order=True).sum()).backward()
+    (
+        source.moments()[1].sum() + source.listed(torch.tensor([0]), torch.tensor([7]), in_order=True).sum()
+    ).backward()
     layer.step(0.5)
     weight = layer.dense()
     expected = torch.zeros(50, dtype=torch.float64)

@@ -106,7 +106,9 @@ def never_holds_the_score_matrix(loss: StatisticsLoss) -> None:
 def refused(case: Case, loss: StatisticsLoss) -> None:
     problem = problem_of(case, "classes", layers=False)
     name = re.escape(type(loss).__name__)
-    with pytest.raises(MarginsError, match=rf"for a spherical head, got {name}: its .*(every score|by score)"):
+    with pytest.raises(
+        MarginsError, match=rf"for a spherical head, got {name}: its .*(every score|by score)"
+    ):
         loss.on_source(layer_of().source(torch.zeros(7, 3)), problem.targets, **extras(case, problem))
     plain = factored(Dot(), torch.zeros(7, 3), torch.zeros(6, 3))
     with pytest.raises(MarginsError):

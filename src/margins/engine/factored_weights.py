@@ -169,7 +169,9 @@ class FactoredWeights(nn.Module):
         inputs = self.with_bias_feature(given)
         return (inputs @ self.factor.T).to(given.dtype), (inputs @ self.shift[:, None]).to(given.dtype)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
         for name, own in self.named_buffers(recurse=False):
             there = state_dict.get(prefix + name)
             if isinstance(there, Tensor) and there.shape != own.shape:

@@ -173,6 +173,8 @@ class SphericalLayer(FactoredWeights):
         super().requires_grad_(requires_grad)
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
         self.gradient.clear()

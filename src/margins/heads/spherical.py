@@ -32,14 +32,18 @@ class OwnsUpdate(Protocol):
     def update(self, share_of_rate: float) -> None:
         """Takes a step at this share of the head's own learning rate."""
 
+    def requires_grad_(self, requires_grad: bool = True) -> object:
+        """Whether it learns; a frozen head keeps no gradient, and its update does nothing."""
+        ...
+
 
 class SphericalHead(SphericalLayer):
     """Logits as an affine map of the embedding, for losses of the sums of scores and of their squares.
 
     Use it with many classes (from some ten thousand up, into the millions) and one of `ZLoss`,
-    `SphericalSoftmax`, `TaylorSoftmax` and `SquaredError`; for other losses, or where every class fits at its
-    ease, use a linear head. It learns by plain gradient descent at its own rate; everything before it may have
-    any optimiser. Its cost a row is O(width^2).
+    `SphericalSoftmax`, `TaylorSoftmax` and `SquaredError`; for other losses, or few classes, use a linear head.
+    It learns by plain gradient descent at its own rate; everything before it may have any optimiser. Its cost
+    a row is O(width^2).
 
         value = loss.on_source(head.source(embeddings), targets)
         value.backward()
@@ -48,8 +52,8 @@ class SphericalHead(SphericalLayer):
     Args:
         width: of the embedding.
         num_classes: number of logits.
-        learning_rate: of `update`, > 0. A loss averaged over a batch moves each class by its few rows' part of
-            the mean, so good rates are well above those of small heads.
+        learning_rate: of `update`, > 0. A loss averaged over a batch moves each class by its few rows' part
+            of the mean, so good rates are well above those of small heads.
         weight_decay: of the weights, not the biases.
         balance_every: see `margins.engine.SphericalLayer`.
         generator: draws the first weights.
