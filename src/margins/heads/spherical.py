@@ -41,7 +41,7 @@ class SphericalHead(SphericalLayer):
     """Logits as an affine map of the embedding, for losses of the sums of scores and of their squares.
 
     Use it with many classes (from some ten thousand up, into the millions) and one of `ZLoss`,
-    `SphericalSoftmax`, `TaylorSoftmax` and `SquaredError`; for other losses, or few classes, use a linear head.
+    `SphericalSoftmax`, `TaylorSoftmax` and `SquaredError`; for other losses or few classes, a linear head.
     It learns by plain gradient descent at its own rate; everything before it may have any optimiser. Its cost
     a row is O(width^2).
 
