@@ -14,6 +14,8 @@ from margins.engine.score_rules import (
     UnitEuclidean,
 )
 from margins.engine.sharded import Sharded, before_averaging
+from margins.engine.spherical import Spherical
+from margins.engine.spherical_layer import SphericalLayer
 
 __all__ = [
     "Blockwise",
@@ -27,6 +29,8 @@ __all__ = [
     "RowLosses",
     "ScoreRule",
     "Sharded",
+    "Spherical",
+    "SphericalLayer",
     "SquaredEuclidean",
     "UnitEuclidean",
     "before_averaging",

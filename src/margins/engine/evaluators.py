@@ -70,6 +70,11 @@ class Rows(NamedValues):
 class Evaluator(ABC):
     """Runs a program of stages."""
 
+    def check(  # noqa: B027 - most evaluators run every loss
+        self, name: str, program: Program, source: Source, targets: Targets
+    ) -> None:
+        """Raises MarginsError, naming the loss, when this evaluator cannot run it."""
+
     def run(
         self,
         program: Program,

@@ -264,10 +264,7 @@ def _signature(program: Program) -> str:
     """The statistics and row values of a loss, and the loss itself where phi is a method of it."""
 
     def of_stage(stage: Stage) -> list[Any]:
-        named = [
-            (n, s.reduce, s.over, s.keep is None, _name_of(s.phi))
-            for n, s in stage.statistics.items()
-        ]
+        named = [(n, s.reduce, s.over, s.keep is None, _name_of(s.phi)) for n, s in stage.statistics.items()]
         owners = {repr(getattr(s.phi, "__self__", "")) for s in stage.statistics.values()}
         return [named, [(n, r.kind) for n, r in stage.rows.items()], sorted(owners)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -106,7 +107,29 @@ class Materialised(ScoreMatrix):
         return super().listed(rows, columns, in_order=in_order)
 
 
-Source = ScoreMatrix | Factored
+@runtime_checkable
+class Source(Protocol):
+    """Where an evaluator finds scores."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(anchors, candidates)."""
+        ...
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and device of the scores."""
+        ...
+
+    def matrix(self) -> Float[Tensor, "anchors candidates"]:
+        """All scores."""
+        ...
+
+    def listed(
+        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], *, in_order: bool
+    ) -> Float[Tensor, " n"]:
+        """Scores of single entries; `in_order` says that there is one a row, row by row."""
+        ...
 
 
 def matrix_of(scores: Tensor) -> ScoreMatrix:

@@ -145,7 +145,7 @@ class Storage(ABC):
 
     def num_positives(self) -> Int[Tensor, " anchors"]:
         """Known positive entries of each row."""
-        return count_positives(self)
+        return count_listed(self.positives(), self) if self.is_sparse else count_positives(self)
 
     def positives(self) -> Positives:
         """Every positive entry, rows ascending; the dense storages look at every entry for it."""
@@ -173,7 +173,9 @@ def check_same_candidates(parts: Sequence[Tensor | None]) -> None:
 
 
 def count_known(matrix: Matrix) -> Int[Tensor, " anchors"]:
-    """Known entries of each row, counted column block by column block."""
+    """Known entries of each row, counted column block by column block unless all are."""
+    if matrix.known(0, 0) is None:
+        return torch.full((matrix.num_anchors,), matrix.num_candidates, device=matrix.device)
     total = torch.zeros(matrix.num_anchors, dtype=torch.long, device=matrix.device)
     for start, stop in column_blocks(matrix.num_candidates):
         known = matrix.known(start, stop)
@@ -188,6 +190,15 @@ def count_positives(matrix: Matrix) -> Int[Tensor, " anchors"]:
         positive, known = matrix.positive(start, stop), matrix.known(start, stop)
         total = total + (positive if known is None else positive & known).sum(1)
     return total
+
+
+def count_listed(listed: Positives, storage: Storage) -> Int[Tensor, " anchors"]:
+    """Known positive entries of each row, of those that are listed."""
+    counted = listed.values > 0
+    known = storage.known_at(listed.rows, listed.columns)
+    counted = counted if known is None else counted & known
+    total = torch.zeros(storage.num_anchors, dtype=torch.long, device=storage.device)
+    return total.index_add(0, listed.rows, counted.long())
 
 
 def column_blocks(num_candidates: int, size: int = 4096) -> list[tuple[int, int]]:

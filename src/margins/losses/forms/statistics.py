@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from margins.engine.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.reduction import RowLosses
 from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, checked, factored, matrix_of
+from margins.engine.spherical import Spherical
+from margins.engine.spherical_source import SphericalSource
 from margins.engine.statistics import Program, Stage, Statistic
 from margins.errors import MarginsError, describe, values_are_readable
 from margins.losses.forms.base import Loss, as_columns, as_targets, check_device, refuse_real_values
@@ -144,6 +147,32 @@ class StatisticsLoss(Loss):
         rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
         return rows.reduce(self.reduction, denominator)
 
+    def on_source(
+        self,
+        source: Source,
+        targets: Targets | Tensor,
+        *,
+        evaluator: Evaluator | None = None,
+        side: Mapping[str, Tensor] | None = None,
+        ids: Int[Tensor, " anchors"] | None = None,
+        denominator: Tensor | float | None = None,
+    ) -> Float[Tensor, "*reduced"]:
+        """The loss of scores that a head makes only where they are needed: `head.source(embeddings)`.
+
+        Args:
+            source: of a spherical head or a linear one.
+            targets: as for a matrix of scores [B, C].
+            evaluator: `Spherical()` for a spherical head and `Blockwise()` for a linear one by default.
+            side: see `forward`.
+            ids: see `forward`.
+            denominator: see `forward`.
+        """
+        evaluator = evaluator or (Spherical() if isinstance(source, SphericalSource) else Blockwise())
+        with evaluator.guarded():
+            known_targets = as_targets(targets, evaluator.whole_shape(source))
+        rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
+        return rows.reduce(self.reduction, denominator)
+
     def evaluate(
         self,
         source: Source,
@@ -156,9 +185,11 @@ class StatisticsLoss(Loss):
         """Row losses of any source of scores under any evaluator."""
         with evaluator.guarded():
             self._check(source, targets, ids)
+            program = self.stages()
+            evaluator.check(type(self).__name__, program, source, targets)
             valid = self._valid(targets)
             z = evaluator.run(
-                self.stages(), source, targets,
+                program, source, targets,
                 side=self._checked_side(side, source.shape), valid=valid, rows=self.initial_rows(ids),
             )  # fmt: skip
         values = self.row(z)
