@@ -252,11 +252,12 @@ def measured(contest: Contest) -> dict[str, Measured]:
         found[name] = replace(known, times=one.times)
     if found[OURS].failure:
         raise ContestError(f"{contest.name}, {contest.size}: {found[OURS].failure}")
-    _check_agreement(contest, found)
+    check_agreement(contest, found)
     return found
 
 
-def _check_agreement(contest: Contest, found: dict[str, Measured]) -> None:
+def check_agreement(contest: Contest, found: dict[str, Measured]) -> None:
+    """Raises ContestError when a way gives another value or other gradients than ours, unless it says why."""
     ours = found[OURS].found
     for name, way in contest.ways.items():
         theirs = found[name].found

@@ -1,7 +1,7 @@
 """Metric-learning losses of a batch, mining included, against pytorch-metric-learning.
 
-Embeddings of four items a class, positives a little closer than negatives, as early in a training. The limit
-is that of three B x B x d products.
+PML is pytorch-metric-learning. Embeddings of four items a class, positives a little closer than negatives, as
+early in a training. The limit is that of three B x B x d products.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def sup_con(num_rows: int, ratio: float | None) -> Contest:
     """SupCon."""
     return contest("SupCon", num_rows, {
         OURS: Way(make=partial(our_sup_con, SUP_CON_TEMPERATURE)),
-        f"{PEER} SupConLoss": Way(make=peer_sup_con, ratio=ratio, package=PEER),
+        "PML SupConLoss": Way(make=peer_sup_con, ratio=ratio, package=PEER),
         "torch by hand": Way(make=dense_sup_con),
     })  # fmt: skip
 
@@ -124,7 +124,7 @@ def multi_similarity(num_rows: int, ratio: float) -> Contest:
     """Multi-similarity with its mining."""
     return contest("MultiSimilarity, mined", num_rows, {
         OURS: Way(make=our_multi_similarity),
-        f"{PEER} MultiSimilarityLoss + Miner": Way(make=peer_multi_similarity, ratio=ratio, package=PEER),
+        "PML MultiSimilarity + miner": Way(make=peer_multi_similarity, ratio=ratio, package=PEER),
     })  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def triplet(num_rows: int, ratio: float, alone: int) -> Contest:
     """Triplets with semi-hard mining."""
     return contest("triplet, semi-hard", num_rows, {
         OURS: Way(make=our_triplet),
-        f"{PEER} TripletMarginLoss + Miner": Way(
+        "PML TripletMargin + miner": Way(
             make=peer_triplet, ratio=ratio, alone=alone, package=PEER, differs=MEANS_DIFFER
         ),
     })  # fmt: skip
@@ -142,7 +142,7 @@ def nt_xent(num_rows: int) -> Contest:
     """NT-Xent with labels: a softmax of every positive among the negatives."""
     return contest("NT-Xent, labels", num_rows, {
         OURS: Way(make=our_decoupled),
-        f"{PEER} NTXentLoss": Way(make=peer_nt_xent, package=PEER, alone=3, address_space_gib=13.0),
+        "PML NTXentLoss": Way(make=peer_nt_xent, package=PEER, alone=3, address_space_gib=13.0),
     })  # fmt: skip
 
 
