@@ -232,10 +232,17 @@ class _Backward:
             outputs, upstream = pieces(entries, active)
         reached = [leaf, *leaves, *self._tensors[self._num_own :]]
         wanted = [0, *(i + 1 for i, s in enumerate(sums) if s is not None)]
-        parts: Sequence[Tensor | None] = torch.autograd.grad(
-            outputs, [reached[i] for i in wanted], upstream, allow_unused=True
-        )
+        parts = _gradients(outputs, [reached[i] for i in wanted], upstream)
         axes = [*layout.axes[self._factors :], *((None, None) for _ in self._tensors[self._num_own :])]
         for i, part in zip(wanted[1:], parts[1:], strict=True):
             add_part(sums[i - 1], part, axes[i - 1], stripe.rows, columns)
         return room.zero_() if parts[0] is None else parts[0]
+
+
+def _gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], upstream: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """As autograd gives them: None for an input that no output depends on."""
+    if not outputs:
+        return (None,) * len(inputs)
+    return torch.autograd.grad(outputs, inputs, upstream, allow_unused=True)

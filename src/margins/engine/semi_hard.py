@@ -32,10 +32,10 @@ _RIVALS = maximum("negatives")  # its terms are the scores of negatives, and -in
 
 
 class PairTotals(NamedTuple):
-    """Sum of the hinges of all semi-hard pairs, and how many those are; weighted, if weights were given."""
+    """Sum of the hinges of all semi-hard pairs, and the number of those pairs; weighted, if weights were given."""
 
     hinge: Float[Tensor, ""]
-    count: Float[Tensor, ""]
+    pairs: Float[Tensor, ""]
 
 
 def semi_hard_totals(source: Source, targets: Targets, margin: float) -> PairTotals:
