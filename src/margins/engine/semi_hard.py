@@ -32,7 +32,7 @@ _RIVALS = maximum("negatives")  # its terms are the scores of negatives, and -in
 
 
 class PairTotals(NamedTuple):
-    """Sum of the hinges of all semi-hard pairs, and the number of those pairs; weighted, if weights were given."""
+    """Sum of the hinges of all semi-hard pairs, and the number of these; both weighted."""
 
     hinge: Float[Tensor, ""]
     pairs: Float[Tensor, ""]
