@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.engine.statistics import Phi, Statistic
+from margins.engine.statistics import Affine, Phi, Statistic
 from margins.targets import Positives, Targets
 from margins.targets.fields import entries_of
 
@@ -162,10 +162,22 @@ def terms_in(
         work: a buffer of the block's shape.
         may_overwrite: whether nobody needs the scores after this.
     """
-    raw, kept, neutral = entries.raw(statistic), entries.kept(statistic), NEUTRAL[statistic.reduce]
-    terms = raw if raw is entries.s and may_overwrite else work.copy_(raw)
-    leave_out(terms, kept, entries.places(statistic), neutral)
+    kept, phi = entries.kept(statistic), statistic.phi
+    if isinstance(phi, Affine) and entries.weight() is None:
+        terms = _affine(phi, entries.s, entries.s if may_overwrite else work)
+    else:
+        raw = entries.raw(statistic)
+        terms = raw if raw is entries.s and may_overwrite else work.copy_(raw)
+    leave_out(terms, kept, entries.places(statistic), NEUTRAL[statistic.reduce])
     return terms
+
+
+def _affine(phi: Affine, scores: Tensor, out: Tensor) -> Tensor:
+    if phi.scale != 1:
+        torch.mul(scores, phi.scale, out=out)
+    elif out is not scores:
+        out.copy_(scores)
+    return out if phi.shift == 0 else out.add_(phi.shift)
 
 
 def leave_out(
