@@ -28,7 +28,7 @@ class BlockPlan:
         rows: anchors a block.
         columns: candidates a block.
         bytes: the most memory that a pass and its backward hold beyond inputs and their gradients, as
-            predicted from the sizes: five blocks, and prepared embeddings with their gradient.
+            predicted from the sizes: five blocks, and prepared embeddings.
     """
 
     num_anchors: int
@@ -65,7 +65,7 @@ def planned(
     tile = (cache_bytes() if device.type == "cpu" else _DEVICE_TILE) // item
     rows = min(num_anchors, row_block_size or max(_MOST_ROWS, tile // max(num_candidates, 1)))
     columns = min(num_candidates, block_size or max(_FEWEST_COLUMNS, tile // max(rows, 1)))
-    needed = _TILES * rows * columns * item + 2 * rows * dim * item
+    needed = (_TILES * rows * columns + num_anchors * dim) * item
     free = free_bytes(device)
     if free is not None and needed > free:
         raise MarginsError(

@@ -80,12 +80,9 @@ class _Products(BlockScores):
 
     def __init__(self, layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums) -> None:
         super().__init__(layout, tensors, plan, sums)
-        self._leaf, self._prepared = self._prepare(tensors[0], learns=sums[0] is not None)
-        self._anchors = self._prepared.detach()
-        is_plain = self._leaf is self._prepared
-        self._sum = sums[0] if is_plain or sums[0] is None else torch.zeros_like(self._anchors)
-        self._block = self._leaf, self._prepared
-        self._block_sum: Tensor | None = None
+        self._spans = plan.row_spans()
+        self._anchors = self._prepare(tensors[0], learns=False)[1]
+        self._is_plain = self._anchors.data_ptr() == tensors[0].data_ptr()
 
     def _prepare(self, vectors: Tensor, *, learns: bool) -> tuple[Tensor, Tensor]:
         rule = self._layout.rule
@@ -97,12 +94,11 @@ class _Products(BlockScores):
     def turn_to(self, columns: Span) -> None:
         super().turn_to(columns)
         start, stop = columns
-        into = None if self._sums[1] is None else self._sums[1][start:stop]
-        self._block = leaf, prepared = self._prepare(self._tensors[1][start:stop], learns=into is not None)
-        self._candidates = prepared.detach()
+        self._into = None if self._sums[1] is None else self._sums[1][start:stop]
+        vectors = self._tensors[1][start:stop]
+        self._block = self._prepare(vectors, learns=self._into is not None)
+        self._candidates = self._block[1].detach()
         self._bias = self._tensors[2][start:stop].detach() if self._layout.has_bias else None
-        is_plain = leaf is prepared or into is None
-        self._block_sum = into if is_plain else torch.zeros_like(self._candidates)
 
     @property
     def needs_scores(self) -> bool:
@@ -125,25 +121,27 @@ class _Products(BlockScores):
         rule = self._layout.rule
         if isinstance(rule, LinkedRule):
             gradient = rule.slope(self.shaped(self._buffer)).mul_(gradient)
-        if self._sum is not None:
-            self._sum[top:bottom].addmm_(gradient, self._candidates)
-        if self._block_sum is not None:
+        if self._sums[0] is not None:
+            self._sums[0][top:bottom].addmm_(gradient, self._candidates)
+        if self._into is not None:
             anchors = self._anchors[top:bottom]
             if top == 0:  # the first to write there
-                torch.mm(gradient.T, anchors, out=self._block_sum)
+                torch.mm(gradient.T, anchors, out=self._into)
             else:
-                self._block_sum.addmm_(gradient.T, anchors)
+                self._into.addmm_(gradient.T, anchors)
 
     def leave(self) -> None:
-        (leaf, prepared), into = self._block, self._sums[1]
-        if into is not None and self._block_sum is not None and leaf is not prepared:
-            (part,) = torch.autograd.grad(prepared, leaf, self._block_sum)
-            into[self._columns[0] : self._columns[1]] = part
+        leaf, prepared = self._block
+        if self._into is not None and leaf is not prepared:
+            self._into.copy_(torch.autograd.grad(prepared, leaf, self._into)[0])
 
     def finish(self) -> None:
         into = self._sums[0]
-        if into is not None and self._sum is not None and self._leaf is not self._prepared:
-            into += torch.autograd.grad(self._prepared, self._leaf, self._sum)[0]
+        if into is None or self._is_plain:
+            return
+        for start, stop in self._spans:  # the gradient of the prepared anchors becomes that of the anchors
+            leaf, prepared = self._prepare(self._tensors[0][start:stop], learns=True)
+            into[start:stop] = torch.autograd.grad(prepared, leaf, into[start:stop])[0]
 
 
 class _ByRule(BlockScores):
