@@ -10,14 +10,21 @@ from torch.utils import _pytree
 from gloo_workers import Pool
 from harness.cases import BY_NAME, CASES
 from harness.sharded import DTYPES, INNER, RULES, evaluated, sharded_equals_dense
-from harness.sharded_batches import encoder_and_head, loss_for, points_for, precisely, tempered
+from harness.sharded_batches import (
+    encoder_and_head,
+    loss_for,
+    points_for,
+    precisely,
+    targets_that_learn,
+    tempered,
+)
 from harness.sharded_refusals import HardestPair, dense_of, posed, tied_scores, tied_targets
 from made_up_targets import STORAGES, all_made, assert_same, layers_of, made, written
 from margins.engine import Dense, Sharded, before_averaging
 from margins.engine.sources import ScoreMatrix
 from margins.errors import MarginsError
 from margins.heads import ShardedCandidates, shard_range
-from margins.losses import CrossEntropy, InfoNCE
+from margins.losses import CrossEntropy, InfoNCE, SupCon
 from margins.targets import Targets
 
 STATISTICS = [case.name for case in CASES if case.form == "statistics"]
@@ -107,6 +114,27 @@ def test_the_gradient_is_that_of_the_mean_of_what_ranks_back_propagate(
     (posed(anchors=anchors, own=own) * (sum(upstreams) / world)).backward()
     same(sum(a for a, _ in answers), grad_of(anchors))
     same(torch.cat([o for _, o in answers]), grad_of(own))
+
+
+@both_worlds
+def test_gradients_of_learned_targets_are_parts_of_the_whole(pools: dict[int, Pool], world: int) -> None:
+    answers = pools[world].run("learned_targets", [6 // world] * world)
+    targets, leaves = targets_that_learn()
+    loss = SupCon(0.5, reduction="weighted_mean").double()
+    value = loss.on_candidates(*points_for(targets), targets)
+    value.backward()
+    assert all(grad_of(leaf).abs().max() > 1e-3 for leaf in leaves)
+    for place, leaf in enumerate(leaves, 1):
+        same(sum(a[place] for a in answers), grad_of(leaf))
+    for found, *_ in answers:
+        same(found, value.detach())
+
+
+@both_worlds
+def test_without_anchors_the_loss_is_zero(pools: dict[int, Pool], world: int) -> None:
+    for value, gradient in pools[world].run("no_anchors"):
+        assert float(value) == 0
+        assert not gradient.any()
 
 
 @both_worlds

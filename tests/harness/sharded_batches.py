@@ -113,6 +113,37 @@ def points_for(targets: Targets) -> tuple[Tensor, Tensor]:
     return anchors, candidates
 
 
+def learned_targets(own: int) -> tuple[Tensor, ...]:
+    """The value, and this rank's parts of the gradients of grades, row weights and margins."""
+    targets, leaves = targets_that_learn()
+    anchors, candidates = points_for(targets)
+    start = own * rank_of()
+    loss = SupCon(0.5, reduction="weighted_mean").double()
+    value = loss.on_candidates(anchors, candidates[start : start + own], targets, evaluator=Sharded())
+    value.backward()
+    return value.detach(), *(t.grad for t in leaves)  # type: ignore[return-value]
+
+
+def targets_that_learn() -> tuple[Targets, tuple[Tensor, ...]]:
+    rng = torch.Generator().manual_seed(8)
+    grades, rows, margins = (
+        torch.rand(shape, generator=rng, dtype=torch.float64).requires_grad_()
+        for shape in ((4, 6), (4,), (6,))
+    )
+    targets = Targets.of_scores(grades).weigh(rows=rows).margin(candidates=margins)
+    return targets, (grades, rows, margins)
+
+
+def no_anchors() -> tuple[Tensor, Tensor]:
+    """The value of nothing, and the gradient of this rank's candidates."""
+    own = torch.ones(2, 3, requires_grad=True)
+    labels = torch.zeros(0, dtype=torch.long)
+    value = CrossEntropy().on_candidates(torch.zeros(0, 3), own, labels, evaluator=Sharded())
+    value.backward()
+    assert own.grad is not None
+    return value.detach(), own.grad
+
+
 def saved_candidates() -> Any:
     """All vectors on the first rank, made unlike their start."""
     head = ShardedCandidates(4, 10, generator=torch.Generator().manual_seed(0))
@@ -180,6 +211,6 @@ JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job
     for job in (
         *(pairs_of_all, items_of_all, pairs_of_a_group, largest_tensor, over_targets),
-        *(saved_candidates, loaded_candidates, trained),
+        *(saved_candidates, loaded_candidates, trained, learned_targets, no_anchors),
     )
 }

@@ -129,7 +129,7 @@ class Sharded(Evaluator):
 
     def found(self, statistics: Statistics, here: Pass) -> dict[str, Tensor]:
         """The statistics of this rank's part, joined with those of the others."""
-        if not isinstance(here, _ShardedPass):
+        if not isinstance(here, _ShardedPass) or not statistics:
             return self.inner.found(statistics, here)
         rows = {name: value.detach() for name, value in here.rows.items()}
 
