@@ -57,7 +57,7 @@ def contest(num: int, named: str, *, alone: int = 0, ratio: float | None = None)
         ways={
             OURS: Way(make=ours),
             "LibAUC PairwiseAUCLoss": Way(make=libauc, alone=alone, ratio=ratio, package="libauc"),
-            "torch by hand": Way(make=by_hand, alone=alone),
+            "torch by hand": Way(make=by_hand, alone=7 if alone else 0),
         },
     )  # fmt: skip
 

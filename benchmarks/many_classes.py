@@ -59,12 +59,14 @@ def limit(x: Tensor, w: Tensor, _: Tensor) -> Run:
     return three_products(x, w)
 
 
-def contest(num_rows: int, num_classes: int, named: str, *, ratio: float, alone: int = 0) -> Contest:
+def contest(
+    num_rows: int, num_classes: int, named: str, *, ratio: float, alone: int = 0, rounds: int = 9
+) -> Contest:
     """The contest at a size; `alone` timed runs a process where the logits take gigabytes."""
     return Contest(
         name="many classes", size=f"B {num_rows}, C {named}, d {DIM}",
         inputs=partial(classes, num_rows, num_classes), small=partial(classes, 16, 64), num_learned=2,
-        limit=limit, rounds=4 if alone else 9, warm_up=1 if alone else 2,
+        limit=limit, rounds=rounds, warm_up=1 if alone else 2,
         ways={
             OURS: Way(make=ours),
             "torch linear + cross_entropy": Way(
@@ -79,8 +81,8 @@ def contest(num_rows: int, num_classes: int, named: str, *, ratio: float, alone:
 CONTESTS = [
     contest(256, 100_000, "100 k", ratio=1.0),
     contest(1024, 100_000, "100 k", ratio=1.0),
-    contest(256, 1_000_000, "1 M", ratio=0.5, alone=3),
-    contest(1024, 1_000_000, "1 M", ratio=0.5, alone=1),
+    contest(256, 1_000_000, "1 M", ratio=0.5, alone=3, rounds=7),
+    contest(1024, 1_000_000, "1 M", ratio=0.5, alone=1, rounds=3),
 ]
 
 if __name__ == "__main__":
