@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from margins.engine.entries import BlockEntries, leave_out, terms_in
-from margins.engine.logsumexp import exp_of_difference
+from margins.engine.fused import exp_of_difference
 from margins.engine.statistics import SlopedPhi, Statistic
 from margins.errors import values_are_readable
 

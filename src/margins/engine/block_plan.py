@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
+from margins.engine.fused import Kernels, kernels_on
 from margins.errors import MarginsError
 
 _TILES = 5  # scores, terms, gradient, and what phi and its derivative leave behind
 _MOST_ROWS = 1024
 _FEWEST_COLUMNS = 512
-_DEVICE_TILE = 1 << 27  # bytes of a block on an accelerator, whose kernels want long work
+_DEVICE_TILE = 1 << 26  # bytes of a block on an accelerator, whose kernels want long work
 _CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _MEMORY_FILE = Path("/proc/meminfo")
 
@@ -29,6 +30,8 @@ class BlockPlan:
         columns: candidates a block.
         bytes: the most memory that a pass and its backward hold beyond inputs and their gradients, as
             predicted from the sizes: five blocks, and prepared embeddings.
+        kernels: "compiled" where torch's compiler fuses the steps over a block, "torch" where they run
+            one by one.
     """
 
     num_anchors: int
@@ -36,6 +39,7 @@ class BlockPlan:
     rows: int
     columns: int
     bytes: int
+    kernels: Kernels = "torch"
 
     def row_spans(self) -> list[tuple[int, int]]:
         """First and last anchor of each stripe of blocks."""
@@ -74,7 +78,7 @@ def planned(
             received=f"blocks of {rows} x {columns}, which need {needed / 2**20:,.0f} MiB",
             fix="leave block_size and row_block_size out, or give smaller ones",
         )
-    return BlockPlan(num_anchors, num_candidates, rows, columns, needed)
+    return BlockPlan(num_anchors, num_candidates, rows, columns, needed, kernels_on(device))
 
 
 def free_bytes(device: torch.device) -> int | None:

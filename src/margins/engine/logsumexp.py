@@ -6,7 +6,6 @@ fused kernel, and z = max(s) - log(max(p)) loses nothing, because max(p) is at l
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -46,16 +45,3 @@ def row_logsumexp(x: Float[Tensor, "anchors block"]) -> Float[Tensor, " anchors"
         safe = torch.logsumexp(x.masked_fill(empty[:, None], 0.0), 1)
         return torch.where(empty, -torch.inf, safe)
     return _RowLogSumExp.apply(x)  # pyright: ignore[reportReturnType]
-
-
-_LOG2_E = math.log2(math.e)
-
-
-def exp_of_difference(
-    x: Float[Tensor, "anchors block"], shift: Float[Tensor, " anchors"]
-) -> Float[Tensor, "anchors block"]:
-    """exp(x - shift) row by row, written over x. By powers of two, which torch makes three times faster.
-
-    The difference comes first, so that nothing is lost where scores are large and near each other.
-    """
-    return x.sub_(shift[:, None]).mul_(_LOG2_E).exp2_()

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from margins.engine.entries import NEUTRAL
-from margins.engine.logsumexp import exp_of_difference
+from margins.engine.fused import more_logsumexp
 from margins.engine.statistics import Statistic
 
 
@@ -34,10 +34,9 @@ class Running:
         if self.statistic.reduce == "sum":
             value += terms.sum(1)
         elif self.statistic.reduce == "logsumexp":
-            shift = torch.maximum(value, terms.amax(1))
-            finite = torch.where(shift.isneginf(), 0.0, shift)
-            total.mul_((value - finite).exp_()).add_(exp_of_difference(terms, finite).sum(1))
+            shift, sums = more_logsumexp(value, total, terms)
             value.copy_(shift)
+            total.copy_(sums)
         else:
             is_max = self.statistic.reduce == "max"
             best = torch.maximum(value, terms.amax(1)) if is_max else torch.minimum(value, terms.amin(1))
