@@ -54,12 +54,12 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def exp_of_difference(
     x: Float[Tensor, "anchors block"], shift: Float[Tensor, " anchors"]
 ) -> Float[Tensor, "anchors block"]:
-    """exp(x - shift) row by row, written over x. By powers of two, which torch makes three times faster.
+    """exp(x - shift) row by row; may overwrite x. By powers of two, which torch makes three times faster.
 
     The difference comes first, so that nothing is lost where scores are large and near each other.
     """
     if kernels_on(x.device) == "compiled":
-        return x.copy_(_compiled(_shifted_exp)(x, shift))
+        return _compiled(_shifted_exp)(x, shift)
     return x.sub_(shift[:, None]).mul_(_LOG2_E).exp2_()
 
 
