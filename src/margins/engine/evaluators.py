@@ -120,8 +120,13 @@ class Evaluator(ABC):
         """Around what may fail before the scores are read: several ranks then fail together."""
         return contextlib.nullcontext()
 
-    def whole_shape(self, source: Source) -> tuple[int, int]:
-        """(anchors, candidates) of the whole problem, of which the source may be a part."""
+    def whole_shape(self, source: Source, targets: Targets | None) -> tuple[int, int]:
+        """(anchors, candidates) of the whole problem, of which the source may be a part.
+
+        Args:
+            source: of the scores.
+            targets: None when they are to be made for this shape.
+        """
         return source.shape
 
     def whole_batch(self, anchors: Tensor, candidates: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
