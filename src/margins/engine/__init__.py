@@ -5,6 +5,7 @@ from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
 from margins.engine.reduction import Reduction, RowLosses
 from margins.engine.score_rules import Cosine, Custom, Dot, Euclidean, ScoreRule, SquaredEuclidean
+from margins.engine.topk import log_soft_topk, soft_topk
 
 __all__ = [
     "Blockwise",
@@ -19,4 +20,6 @@ __all__ = [
     "ScoreRule",
     "SquaredEuclidean",
     "gather_rows",
+    "log_soft_topk",
+    "soft_topk",
 ]

@@ -19,6 +19,7 @@ from margins.losses.softmax import CompSum, CrossEntropy, Focal
 from margins.losses.spherical import SphericalSoftmax, SquaredError, TaylorSoftmax, ZLoss
 from margins.losses.stochastic import EnsLoss
 from margins.losses.temperature import LearnedTemperature
+from margins.losses.topk import SoftTopK
 
 __all__ = [
     "ALDRKL",
@@ -42,6 +43,7 @@ __all__ = [
     "MultiSimilarity",
     "OrthogonalProjection",
     "SoftInfoNCE",
+    "SoftTopK",
     "SphericalSoftmax",
     "SquaredError",
     "StatisticsLoss",
