@@ -3,6 +3,7 @@
 from margins.engine.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
+from margins.engine.gradient_cache import GradientCache
 from margins.engine.reduction import Reduction, RowLosses
 from margins.engine.score_rules import Cosine, Custom, Dot, Euclidean, ScoreRule, SquaredEuclidean
 from margins.engine.topk import log_soft_topk, soft_topk
@@ -15,6 +16,7 @@ __all__ = [
     "Dot",
     "Euclidean",
     "Evaluator",
+    "GradientCache",
     "Reduction",
     "RowLosses",
     "ScoreRule",

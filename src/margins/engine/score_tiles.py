@@ -102,9 +102,7 @@ class ScoreTiles:
         whole = rows.shape[0] == self.scores.shape[0]
         for place, tile in self.tiles(None if whole else rows):
             height = tile.shape[0]
-            number = torch.mul(
-                tile, (scale[place] * self.sharpness)[:, None], out=self.space(0, height)
-            )
+            number = torch.mul(tile, (scale[place] * self.sharpness)[:, None], out=self.space(0, height))
             number += (1 - scale[place] * low[place])[:, None]
             index = self.space(3, height, torch.int64).copy_(number.clamp_(0, num_bins + 1))
             counts[place].scatter_add_(1, index, self.space(1, height).fill_(1.0))

@@ -1,9 +1,9 @@
 """The threshold of a soft top k: t with sum_j sigmoid(y_j + t) = k, from few readings of the values y.
 
 f(t) = sum_j sigmoid(y_j + t) - k rises, and its slope changes by a factor of at most e^d over a distance d,
-since |f''| <= f'. So a Newton step n = -f / f' says where the root is: at least log(1 + |n|) away, and at most
--log(1 - |n|) when |n| < 1. Ranks say it from afar: with a and b the k-th and the next largest of n values,
--a - log(n - k) <= t <= -b + log(k).
+since |f''| <= f'. So a Newton step n = -f / f' says where the root is: at least log(1 + |n|) away, and at
+most -log(1 - |n|) when |n| < 1. Ranks say it from afar: with a and b the k-th and the next largest of m
+values, -a - log(m - k) <= t <= -b + log(k).
 
 With sigmoid(-|z|) for an entry's distance from its side (0 or 1), f is an integer plus terms that do not
 cancel, so the flat parts between well separated values keep their root; between values so far apart that all
@@ -113,7 +113,9 @@ def ranked(
     low, high = torch.maximum(search.low, low), torch.minimum(search.high, high)
     low = torch.minimum(low, high)
     exact = ~few & ~many
-    inside = (torch.where(exact, levels, -torch.inf).amax(1) + torch.where(exact, levels, torch.inf).amin(1)) / 2
+    inside = (
+        torch.where(exact, levels, -torch.inf).amax(1) + torch.where(exact, levels, torch.inf).amin(1)
+    ) / 2
     threshold = torch.where(exact.any(1), -inside, (low + high) / 2)
     return Search(threshold, low, high, torch.zeros_like(low))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from margins.engine.score_tiles import Readings, ScoreTiles, seen_in_bins
 from margins.engine.sources import at_least_float32, checked, full_precision
-from margins.engine.threshold import DEEP, Row, Search, advanced, narrowed, remaining_error, start
+from margins.engine.threshold import DEEP, Row, Search, advanced, remaining_error, start
 from margins.errors import MarginsError, OnceDifferentiableError, describe, values_are_readable
 
 MAX_HISTOGRAMS, MAX_PROBES, MAX_BINS = 3, 5, 2048
@@ -240,7 +240,9 @@ def _read_off(
     of_next = (from_top < (k + 1)[:, None]).sum(1).clamp(max=num_bins + 1)
     upper_edge = torch.where(of_kth == 0, torch.inf, high - (of_kth - 1) * width)
     lower_edge = torch.where(of_next == num_bins + 1, -torch.inf, high - of_next * width)
-    slack = width * 1e-2 + high.abs() * 4 * torch.finfo(k.dtype).eps  # an entry on an edge may be binned either way
+    slack = (
+        width * 1e-2 + high.abs() * 4 * torch.finfo(k.dtype).eps
+    )  # an entry on an edge may be binned either way
     bracket_low = torch.maximum(search.low, -upper_edge - slack - (num_known - k).clamp(min=1).log())
     bracket_high = torch.minimum(search.high, -lower_edge + slack + k.log())
     between = (high - of_kth * width, high - (of_next - 1) * width)  # below the k-th's bin, above the next's

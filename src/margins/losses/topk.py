@@ -43,7 +43,7 @@ MAX_PASSES = 7
         paper="Gupta et al., Dual-Encoders for Extreme Multi-Label Classification, 2024, arXiv 2310.10636",
         entry=2,
         targets=("label sets", "matches", "pairs", "classes"),
-        distributed="sharded",
+        distributed="gathered",
         comparable=False,
         collapse="log(C / k): all scores equal",
         limits=(
@@ -82,8 +82,8 @@ class SoftTopK(StatisticsLoss):
         self, k: int | Literal["positives"] = 5, *, sharpness: float = 2.0, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
-        if k != "positives" and (not isinstance(k, int) or k < 1):
-            raise MarginsError("k", expected="an integer >= 1 or 'positives'", received=repr(k))
+        if k != "positives" and k < 1:
+            raise MarginsError("k", expected="at least 1, or 'positives'", received=repr(k))
         self.k = k
         self.sharpness = in_range("sharpness", sharpness, low=0, open_low=True)
 
