@@ -37,6 +37,11 @@ def _p(q: Tensor = S) -> Tensor:
     return torch.softmax(q, 1)[torch.arange(8), Y]
 
 
+def _mean_gap(scores: Tensor) -> Tensor:
+    own = (scores * HOT).sum(1, keepdim=True)
+    return (scores - own)[HOT == 0].mean()
+
+
 def _hinge(lam: float) -> Pair:
     gaps = S - S.gather(1, Y[:, None]) + 0.3 * (1 - HOT)
     return L.LDRKL(lam, margin=0.3).per_anchor(S, Y), gaps.amax(1)
@@ -204,6 +209,10 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
         functional.cross_entropy(S[:, :2], torch.zeros(8, dtype=torch.long)),
     ),
     ("MannWhitney", "divided by log 2 (logistic): an upper bound of 1 - AUC"): _upper_bound,
+    (
+        "SemiHardTriplet",
+        "margin large, every negative below its positive: margin plus the mean score difference",
+    ): _close(L.SemiHardTriplet(100.0)(S + 20 * HOT, Y), 100 + _mean_gap(S + 20 * HOT)),
     ("LambdaRank", "two candidates, one relevant: |swap gain| times the logistic loss of the pair"): _close(
         *_pair_of_candidates()
     ),

@@ -155,13 +155,28 @@ CASES = (
     ),
     *(
         Case(
-            f"MannWhitney[{surrogate},{scope}]",
-            partial(losses.MannWhitney, surrogate, temperature=0.7, scope=scope),
+            f"MannWhitney[{surrogate},{method},{scope}]",
+            partial(losses.MannWhitney, surrogate, temperature=0.7, scope=scope, method=method),
             partial(ranking.mann_whitney, surrogate=surrogate, temperature=0.7, scope=scope),
             POSITIVE_SETS,
             reads_margin=False,
         )
-        for surrogate, scope in (("logistic", "global"), ("hinge", "row"), ("square", "column"))
+        for surrogate, method, scope in (
+            ("logistic", "auto", "global"),
+            ("logistic", "multipole", "column"),
+            ("hinge", "direct", "row"),
+            ("hinge", "sorted", "global"),
+            ("squared_hinge", "sorted", "row"),
+            ("square", "moments", "column"),
+            ("linear", "moments", "global"),
+        )
+    ),
+    Case(
+        "SemiHardTriplet",
+        partial(losses.SemiHardTriplet, 4.0),
+        partial(ranking.semi_hard_triplet, margin=4.0),
+        POSITIVE_SETS,
+        reads_margin=False,
     ),
     *(
         Case(

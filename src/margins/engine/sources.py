@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.engine.score_rules import ScoreRule
+from margins.engine.score_rules import ScoreRule, pairs_are_finer
 from margins.errors import MarginsError, describe, values_are_readable
 
 
@@ -86,8 +87,49 @@ class Factored:
         scores = self.rule.pairs(embeddings, self.candidates[columns])
         return scores if self.bias is None else scores + self.bias[columns]
 
+    def materialised(self) -> Materialised:
+        """The same source with all its scores made, once."""
+        return Materialised(checked("scores", self.matrix()), self)
 
-Source = ScoreMatrix | Factored
+
+@dataclass(frozen=True)
+class Materialised(ScoreMatrix):
+    """A matrix of scores that remembers what it was made of."""
+
+    origin: Factored
+
+    def listed(
+        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], *, in_order: bool
+    ) -> Float[Tensor, " n"]:
+        """Scores of single entries, from the matrix or, where that is finer, as pairs."""
+        if pairs_are_finer(self.origin.rule):
+            return self.origin.listed(rows, columns, in_order=in_order)
+        return super().listed(rows, columns, in_order=in_order)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where an evaluator finds scores."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(anchors, candidates)."""
+        ...
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and device of the scores."""
+        ...
+
+    def matrix(self) -> Float[Tensor, "anchors candidates"]:
+        """All scores."""
+        ...
+
+    def listed(
+        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], *, in_order: bool
+    ) -> Float[Tensor, " n"]:
+        """Scores of single entries; `in_order` says that there is one a row, row by row."""
+        ...
 
 
 def matrix_of(scores: Tensor) -> ScoreMatrix:

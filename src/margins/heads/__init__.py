@@ -6,6 +6,8 @@ from margins.heads.linear import LinearHead, LinearSettings
 from margins.heads.multi import MultiHead, MultiSettings
 from margins.heads.projection import ProjectionHead, ProjectionSettings
 from margins.heads.settings import HeadSettings
+from margins.heads.sharded import ShardedCandidates, shard_range
+from margins.heads.spherical import OwnsUpdate, SphericalHead, SphericalSettings
 
 __all__ = [
     "AnyHead",
@@ -16,6 +18,11 @@ __all__ = [
     "LinearSettings",
     "MultiHead",
     "MultiSettings",
+    "OwnsUpdate",
     "ProjectionHead",
     "ProjectionSettings",
+    "ShardedCandidates",
+    "SphericalHead",
+    "SphericalSettings",
+    "shard_range",
 ]

@@ -10,8 +10,10 @@ from margins.heads.cosine import CosineSettings
 from margins.heads.linear import LinearSettings
 from margins.heads.multi import MultiSettings
 from margins.heads.projection import ProjectionSettings
+from margins.heads.spherical import SphericalSettings
 
 AnyHead = Annotated[
-    LinearSettings | CosineSettings | ProjectionSettings | MultiSettings, Field(discriminator="name")
+    LinearSettings | CosineSettings | ProjectionSettings | MultiSettings | SphericalSettings,
+    Field(discriminator="name"),
 ]
 """The settings of any head; in data, `name` tells which."""

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from margins.engine.score_rules import Dot
+from margins.engine.sources import Source, factored
 from margins.heads.settings import HeadSettings
 
 
@@ -35,6 +37,10 @@ class LinearHead(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Logits [B, C] of embeddings [B, width]."""
         return nn.functional.linear(embeddings, self.weight, self.bias)
+
+    def source(self, embeddings: Tensor) -> Source:
+        """The same logits, for an evaluator that makes them block by block."""
+        return factored(Dot(), embeddings, self.weight, self.bias)
 
 
 class LinearSettings(HeadSettings):

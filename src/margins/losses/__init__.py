@@ -20,6 +20,7 @@ from margins.losses.spherical import SphericalSoftmax, SquaredError, TaylorSoftm
 from margins.losses.stochastic import EnsLoss
 from margins.losses.temperature import LearnedTemperature
 from margins.losses.topk import SoftTopK
+from margins.losses.triplet import SemiHardTriplet
 
 __all__ = [
     "ALDRKL",
@@ -42,6 +43,7 @@ __all__ = [
     "MultiHead",
     "MultiSimilarity",
     "OrthogonalProjection",
+    "SemiHardTriplet",
     "SoftInfoNCE",
     "SoftTopK",
     "SphericalSoftmax",

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 from margins.cards import Card, carded
 from margins.engine.evaluators import Rows
 from margins.engine.reduction import RowLosses
-from margins.engine.statistics import Entries, Program, RowValues, Stage, Statistic, through, total
+from margins.engine.statistics import Entries, Program, RowValues, Stage, Statistic, squares, through, total
 from margins.losses.forms.base import in_range
 from margins.losses.forms.statistics import StatisticsLoss
 from margins.targets import Targets
@@ -26,7 +26,7 @@ _SOFTMAX_PAPER = "Brebisson, Vincent, An exploration of softmax alternatives, 20
 
 
 def _moments() -> Mapping[str, Statistic]:
-    return {"sum_scores": total("all"), "sum_squares": total("all", lambda e: e.s.square())}
+    return {"sum_scores": total("all"), "sum_squares": total("all", squares)}
 
 
 @carded(

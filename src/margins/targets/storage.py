@@ -26,6 +26,13 @@ class Positives(NamedTuple):
     values: Float[Tensor, " positives"]
 
 
+class UnknownEntries(NamedTuple):
+    """Entries that are not known: entry k is in `rows[k]` and `columns[k]`, rows ascending."""
+
+    rows: Int[Tensor, " unknown"]
+    columns: Int[Tensor, " unknown"]
+
+
 @runtime_checkable
 class Matrix(Protocol):
     """Anything that says, block by block, which entries are positive and known."""
@@ -76,6 +83,10 @@ class Storage(ABC):
     def take(self, rows: Int[Tensor, " taken"]) -> Storage:
         """The chosen anchors, in the order given; a row may be taken more than once."""
 
+    def between(self, start: int, stop: int) -> Storage:
+        """Consecutive anchors; without a copy of what is held for every entry."""
+        return self.take(torch.arange(start, stop, device=self.device))
+
     @classmethod
     @abstractmethod
     def cat(cls, parts: Sequence[Any]) -> Storage:
@@ -96,6 +107,17 @@ class Storage(ABC):
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
         """Which of the single entries are known; None when all are."""
         return None
+
+    def few_positives(self) -> Positives | None:
+        """`positives` where they are cheaply found and few; None otherwise."""
+        return self.positives() if self.is_sparse else None
+
+    def unknown_entries(self) -> UnknownEntries | None:
+        """The unknown entries one by one, where there are few; None where only masks tell them."""
+        if self.known(0, 0) is not None:
+            return None
+        nothing = torch.zeros(0, dtype=torch.long, device=self.device)
+        return UnknownEntries(nothing, nothing)
 
     def known_rows(self) -> Bool[Tensor, " anchors"] | None:
         """Which rows have a target at all; None when all have."""
@@ -123,7 +145,7 @@ class Storage(ABC):
 
     def num_positives(self) -> Int[Tensor, " anchors"]:
         """Known positive entries of each row."""
-        return count_positives(self)
+        return count_listed(self.positives(), self) if self.is_sparse else count_positives(self)
 
     def positives(self) -> Positives:
         """Every positive entry, rows ascending; the dense storages look at every entry for it."""
@@ -151,7 +173,9 @@ def check_same_candidates(parts: Sequence[Tensor | None]) -> None:
 
 
 def count_known(matrix: Matrix) -> Int[Tensor, " anchors"]:
-    """Known entries of each row, counted column block by column block."""
+    """Known entries of each row, counted column block by column block unless all are."""
+    if matrix.known(0, 0) is None:
+        return torch.full((matrix.num_anchors,), matrix.num_candidates, device=matrix.device)
     total = torch.zeros(matrix.num_anchors, dtype=torch.long, device=matrix.device)
     for start, stop in column_blocks(matrix.num_candidates):
         known = matrix.known(start, stop)
@@ -166,6 +190,15 @@ def count_positives(matrix: Matrix) -> Int[Tensor, " anchors"]:
         positive, known = matrix.positive(start, stop), matrix.known(start, stop)
         total = total + (positive if known is None else positive & known).sum(1)
     return total
+
+
+def count_listed(listed: Positives, storage: Storage) -> Int[Tensor, " anchors"]:
+    """Known positive entries of each row, of those that are listed."""
+    counted = listed.values > 0
+    known = storage.known_at(listed.rows, listed.columns)
+    counted = counted if known is None else counted & known
+    total = torch.zeros(storage.num_anchors, dtype=torch.long, device=storage.device)
+    return total.index_add(0, listed.rows, counted.long())
 
 
 def column_blocks(num_candidates: int, size: int = 4096) -> list[tuple[int, int]]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from margins.data.batch import Batch
 from margins.data.roles import TrainRows
+from margins.engine.sources import Source
+from margins.heads import OwnsUpdate
 from margins.training.network import Network
 from margins.training.objective import Objective, StepLoss, StepTargets
 from margins.training.parts.drawing import share_of
@@ -77,6 +79,8 @@ class Engine:
         self.rows, self._mix, self._generator = rows, mix, generator
         self._clip_norm = clip_norm
         self.accumulate = accumulate
+        self._own_head = network.head if isinstance(network.head, OwnsUpdate) else None
+        self.share_of_rate = 1.0  # of the largest learning rate, for a head that takes its own steps
         self.parameters = [
             p for module in (network, objective) for p in module.parameters() if p.requires_grad
         ]
@@ -107,8 +111,12 @@ class Engine:
         device = self.fabric.device
         return Batch(batch.inputs.to(device), batch.targets.to(device), batch.ids.to(device))
 
-    def forward(self, batch: Batch[Any], place: Place, part: int) -> tuple[Tensor, Tensor, StepTargets]:
+    def forward(
+        self, batch: Batch[Any], place: Place, part: int
+    ) -> tuple[Tensor | Source, Tensor, StepTargets]:
         """Scores, embeddings and targets of a micro-batch; the same call draws the same random numbers.
+
+        In place of the scores stands the head's source of them when the objective has an evaluator.
 
         Args:
             batch: the rows.
@@ -118,8 +126,9 @@ class Engine:
         draws = (place.seed, "step", place.epoch, place.step, part, self.fabric.global_rank)
         reseed(self._generator, *draws)
         plan = self._mix.plan(len(batch), (*draws, "mix"))
+        score = self.network if self.objective.evaluator is None else self.network.source
         with self.fabric.autocast():
-            scores, embeddings = self.network(batch.inputs, plan)
+            scores, embeddings = score(batch.inputs, plan)
         targets = batch.targets if plan is None else plan.targets(batch.targets)
         return scores, embeddings, StepTargets(targets, targets, 0, batch.ids)
 
@@ -166,14 +175,32 @@ class Engine:
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
+        if self._own_head is not None:
+            self._own_head.scale_gradient(factor)
+
+    def zero_gradients(self) -> None:
+        """Forgets all gradients."""
+        self.optimizer.zero_grad()
+        if self._own_head is not None:
+            self._own_head.zero_gradient()
 
     def update(self) -> None:
-        """Clips, and lets the optimiser step."""
+        """Clips, and lets the optimiser step, and the head if it does so itself."""
         if self._clip_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+            self._clip(self._clip_norm)
         self.optimizer.step()
+        if self._own_head is not None:
+            self._own_head.update(self.share_of_rate)
+
+    def _clip(self, largest: float) -> None:
+        if self._own_head is None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, largest)
+            return
+        norms = [p.grad.norm().double() for p in self.parameters if p.grad is not None]
+        norm = torch.stack([*norms, self._own_head.gradient_norm()]).norm()
+        self.scale_gradients((largest / (norm + 1e-6)).clamp(max=1.0))  # torch's own rule
 
 
 def _positive(divisor: Tensor) -> Tensor | float:

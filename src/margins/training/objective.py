@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from margins.data.roles import class_ids
 from margins.engine import gather_rows
-from margins.engine.evaluators import Dense
+from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.reduction import RowLosses
-from margins.engine.sources import factored
+from margins.engine.sources import Source, factored
 from margins.losses.forms import EmbeddingLoss, StatisticsLoss
 from margins.targets import Targets
 from margins.training.objective_settings import ObjectiveSettings, TargetSettings, new_loss
@@ -62,10 +62,14 @@ class Objective(nn.Module):
     Args:
         settings: the loss, how targets are set, penalties.
         class_counts: [C] training rows of each class; None where there are no classes.
+        evaluator: of a loss of sources of scores; None when it gets all scores.
     """
 
-    def __init__(self, settings: ObjectiveSettings, class_counts: Tensor | None) -> None:
+    def __init__(
+        self, settings: ObjectiveSettings, class_counts: Tensor | None, evaluator: Evaluator | None = None
+    ) -> None:
         super().__init__()
+        self.evaluator = evaluator
         self.loss = new_loss(settings.loss, settings.settings)
         self.penalties = nn.ModuleList(new_loss(p.loss, p.settings) for p in settings.penalties)
         self._penalty_weights = [p.weight for p in settings.penalties]
@@ -77,16 +81,16 @@ class Objective(nn.Module):
         """Whether losses of parts of a batch add up to that of the whole."""
         return self.loss.card.distributed == "independent" and not self.penalties
 
-    def forward(self, scores: Tensor, embeddings: Tensor, targets: StepTargets) -> StepLoss:
+    def forward(self, scores: Tensor | Source, embeddings: Tensor, targets: StepTargets) -> StepLoss:
         """The share of a step's loss that is this rank's.
 
         Args:
-            scores: [B, C] of the head; for an embedding loss [B, d], the embeddings it compares.
+            scores: [B, C] of the head, or with an evaluator the head's source of them; for an embedding loss
+                [B, d], the embeddings it compares.
             embeddings: [B, width] of the encoder, for penalties.
             targets: of the step.
         """
-        scores = scores.float().log_softmax(1) if self._log_softmax else scores
-        rows = self._main(scores, targets)
+        rows = self._main(scores, targets) if isinstance(scores, Tensor) else self._sourced(scores, targets)
         if not self.penalties:
             return rows
         gathered, labels = gather_rows(embeddings), class_ids(targets.whole)
@@ -100,7 +104,15 @@ class Objective(nn.Module):
         if begin is not None:
             begin(epoch)
 
+    def _sourced(self, source: Source, targets: StepTargets) -> StepLoss:
+        loss, evaluator = self.loss, self.evaluator
+        assert isinstance(loss, StatisticsLoss) and evaluator is not None  # noqa: S101, PT018 - recipes see to it
+        return self._share(
+            loss.evaluate(source, self._set_targets(targets.local), evaluator, ids=targets.ids), 1
+        )
+
     def _main(self, scores: Tensor, targets: StepTargets) -> StepLoss:
+        scores = scores.float().log_softmax(1) if self._log_softmax else scores
         if isinstance(self.loss, EmbeddingLoss):
             return self._share(self._matched(scores, targets), 1)
         if self.loss.card.distributed == "independent":

@@ -22,6 +22,7 @@ from margins.training.parts.refreshing import AnyRefresh
 from margins.training.parts.schedules import AnySchedule, Constant
 from margins.training.parts.steps import AnyStep, StandardStep
 from margins.training.predicting import metric_of
+from margins.training.without_scores import refuse_what_needs_scores
 
 Task = Literal["classes", "label_sets", "values", "matches"]
 """One class a row; several labels a row; a number a row; embeddings in which rows of a class match."""
@@ -68,6 +69,8 @@ class Recipe(Settings):
         encoder: inputs to embeddings.
         head: embeddings to scores, or for "matches" to the embeddings that are compared.
         objective: the loss, how targets are set for it, penalties.
+        evaluator: "blockwise" never holds the scores of all classes at once, for a linear head of very many;
+            a spherical head has its own.
         draw: which rows a step sees.
         mix: how rows of a batch are mixed.
         step: owns forward, backward and update.
@@ -96,6 +99,7 @@ class Recipe(Settings):
     encoder: AnyEncoder
     head: AnyHead = LinearSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
+    evaluator: Literal["dense", "blockwise"] = "dense"
     draw: AnyDraw = Shuffled()
     mix: AnyMix = NoMix()
     step: AnyStep = StandardStep()
@@ -122,6 +126,7 @@ class Recipe(Settings):
         _refuse_wrong_form(self)
         _refuse_double_correction(self)
         _refuse_class_targets(self)
+        refuse_what_needs_scores(self)
         self.phases()
         return self
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from margins.data.roles import SelectRows, TrainRows
 from margins.errors import MarginsError
+from margins.heads import OwnsUpdate
 from margins.targets import Targets
 from margins.training import nonfinite
 from margins.training.checkpoint import copied, first_not_finite
@@ -25,6 +26,7 @@ from margins.training.parts.averaging import AveragedWeights
 from margins.training.predicting import Restoring, metric_of, outputs_of, score_of
 from margins.training.randomness import global_state_kept
 from margins.training.recipe import Recipe
+from margins.training.without_scores import evaluator_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -131,9 +133,12 @@ class Trainer:
         network.encoder.fit(train_rows.inputs)
         for name in frozen:
             network.get_submodule(name).requires_grad_(False)
+        if isinstance(network.head, OwnsUpdate):
+            _refuse_ranks(fabric.world_size)
+            network.head.requires_grad_("head" not in frozen)
         network.to(fabric.device)
         counts = _class_counts(train_rows.targets) if recipe.task in ("classes", "label_sets") else None
-        objective = Objective(recipe.objective, counts).to(fabric.device)
+        objective = Objective(recipe.objective, counts, evaluator_of(recipe)).to(fabric.device)
         # A fused optimiser would undo the scaling of half precision itself, after the clipping.
         optimizer = recipe.optimizer.build([network, objective], fused=recipe.precision != "fp16")
         self._rates = [group["lr"] for group in optimizer.param_groups]
@@ -273,6 +278,7 @@ class Trainer:
         factor = self.recipe.schedule.factor(p.epoch * num + p.step, self.recipe.max_epochs * num)
         for group, rate in zip(self.engine.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
+        self.engine.share_of_rate = factor
         return self._rates[0] * factor
 
     def _taken(self, rows: Tensor, place: Place, rate: float) -> StepReport:
@@ -294,7 +300,14 @@ class Trainer:
         part = self.engine.micro_batches(rows)[0]
 
         def forward() -> Tensor:
-            return self.engine.forward(self.engine.batch(part), place, 0)[0]
+            try:
+                scores, _, targets = self.engine.forward(self.engine.batch(part), place, 0)
+            except MarginsError:  # embeddings or weights that a source of scores refuses
+                return torch.full((1,), torch.nan)
+            if isinstance(scores, Tensor):
+                return scores
+            listed = targets.local.positives()
+            return scores.listed(listed.rows, listed.columns, in_order=False)
 
         tensor, scores = nonfinite.first_nonfinite(self.network, forward)
         scaler = self.engine.scaler
@@ -352,6 +365,14 @@ class Trainer:
         if self._select is None or p.best < 0:
             return True  # without rows to choose the last epoch is the best, and patience never ends
         return self._metric.improvement(score - p.history[p.best]["select_score"]) > 0
+
+
+def _refuse_ranks(num_ranks: int) -> None:
+    if num_ranks > 1:
+        raise MarginsError(
+            "head", expected="one process for a spherical head", received=f"{num_ranks} ranks",
+            fix="train on one device, or use head linear with evaluator blockwise",
+        )  # fmt: skip
 
 
 def _class_counts(targets: Targets) -> Tensor:

@@ -77,4 +77,8 @@ def _groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str,
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     parts = (([p for p in parameters if p.ndim > 1], weight_decay),
              ([p for p in parameters if p.ndim <= 1], 0.0))  # fmt: skip
-    return [{"params": members, "weight_decay": decay} for members, decay in parts if members]
+    groups: list[dict[str, object]] = [
+        {"params": members, "weight_decay": decay} for members, decay in parts if members
+    ]
+    # A head that takes its own steps may be all that learns; an optimiser wants something.
+    return groups or [{"params": [nn.Parameter(torch.zeros(0))], "weight_decay": 0.0}]

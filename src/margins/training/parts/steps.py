@@ -34,7 +34,7 @@ class StandardStep(Step):
     name: Literal["standard"] = "standard"
 
     def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
-        engine.optimizer.zero_grad()
+        engine.zero_gradients()
         parts = engine.micro_batches(rows)
         if engine.accumulate == 1:
             report = gradients_of(engine, parts[0], rows, place)
@@ -64,13 +64,13 @@ class SharpnessAware(Step):
     rho: Annotated[float, Field(gt=0)] = 0.05
 
     def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
-        engine.optimizer.zero_grad()
+        engine.zero_gradients()
         (mine,) = engine.micro_batches(rows)
         report = gradients_of(engine, mine, rows, place)
         engine.collect_gradients()
         before = [p.detach().clone() for p in engine.parameters]
         _climb(engine.parameters, self.rho)
-        engine.optimizer.zero_grad()
+        engine.zero_gradients()
         gradients_of(engine, mine, rows, place)
         engine.collect_gradients()
         with torch.no_grad():
@@ -109,9 +109,10 @@ def _added_up(engine: Engine, parts: list[Tensor], place: Place) -> StepReport:
 
 
 def _cached(engine: Engine, parts: list[Tensor], rows: Tensor, place: Place) -> StepReport:
+    # A recipe whose head makes no scores has independent rows, and does not come here.
     with torch.no_grad():
         seen = [engine.forward(engine.batch(part), place, number) for number, part in enumerate(parts)]
-    scores = torch.cat([s for s, _, _ in seen]).requires_grad_()
+    scores = torch.cat([s for s, _, _ in seen if isinstance(s, Tensor)]).requires_grad_()
     embeddings = torch.cat([e for _, e, _ in seen]).requires_grad_()
     targets = concatenated_targets([t for _, _, t in seen])
     share = engine.objective(scores, embeddings, engine.with_all_ranks(targets, rows))
@@ -120,7 +121,7 @@ def _cached(engine: Engine, parts: list[Tensor], rows: Tensor, place: Place) -> 
     engine.fabric.backward(loss)
     start = 0
     for number, part in enumerate(parts):
-        outputs = engine.forward(engine.batch(part), place, number)[:2]
+        outputs = [o for o in engine.forward(engine.batch(part), place, number)[:2] if isinstance(o, Tensor)]
         place_of = slice(start, start + len(part))
         start += len(part)
         # As a product whose gradient is the cached one: a precision's scaler is in it already.
