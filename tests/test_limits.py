@@ -94,6 +94,20 @@ def _series() -> Pair:
     return L.TaylorSoftmax().per_anchor(small, Y), L.CrossEntropy().per_anchor(small, Y)
 
 
+def _hard_top_two() -> Pair:
+    ordered = S.sort(1, descending=True).values
+    edge = (ordered[:, 1] + ordered[:, 2]) / 2  # midway between the second and the third
+    distance = (edge - S[torch.arange(8), Y]).clamp(min=0)
+    return L.SoftTopK(2, sharpness=1e4).per_anchor(S, Y) / 1e4, distance
+
+
+def _zero(value: Tensor) -> Callable[[], None]:
+    def check() -> None:
+        assert value.abs() < 1e-80
+
+    return check
+
+
 def _pair_of_candidates() -> Pair:
     scores, grades = S[:, :2], torch.tensor([[1.0, 0.0]]).double().expand(8, 2)
     gap = 1 - 1 / math.log2(3)
@@ -168,6 +182,15 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
         L.SoftInfoNCE(0.3, alpha=0.0)(S, Y, side={"similarity": S.flip(0)}),
         functional.cross_entropy(S / 0.3, Y),
     ),
+    ("SoftTopK", "k = 1, two candidates: cross-entropy at half the sharpness"): _close(
+        L.SoftTopK(1, sharpness=3.0).per_anchor(S[:, :2], Y % 2),
+        functional.cross_entropy(1.5 * S[:, :2], Y % 2, reduction="none"),
+    ),
+    (
+        "SoftTopK",
+        "sharpness large: 0 inside the hard top k, sharpness times the distance to its edge outside",
+    ): _close(*_hard_top_two(), tolerance=1e-8),
+    ("SoftTopK", "k at least the number of candidates: 0"): _zero(L.SoftTopK(5)(S, Y)),
     ("MultiSimilarity", "epsilon = None: no mining"): _close(
         L.MultiSimilarity(2.0, 5.0, epsilon=None)(S, SETS),
         (

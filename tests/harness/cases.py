@@ -13,7 +13,7 @@ from typing import Any
 from harness.problems import Problem
 from margins import losses
 from margins.losses import Loss
-from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
+from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical, topk
 
 Reference = Callable[..., Any]
 
@@ -142,6 +142,16 @@ CASES = (
         partial(losses.MultiSimilarity, 2.0, 5.0, epsilon=None),
         partial(contrastive.multi_similarity, alpha=2.0, beta=5.0, base=0.5, epsilon=None),
         POSITIVE_SETS,
+    ),
+    *(
+        Case(
+            f"SoftTopK[{k},{sharpness:g}]",
+            partial(losses.SoftTopK, k, sharpness=sharpness),
+            partial(topk.soft_top_k, k=None if k == "positives" else k, sharpness=sharpness),
+            POSITIVE_SETS,
+            entry_weights=False,
+        )
+        for k, sharpness in ((2, 1.5), ("positives", 0.7))
     ),
     *(
         Case(

@@ -3,6 +3,7 @@
 from margins.engine.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
+from margins.engine.gradient_cache import GradientCache
 from margins.engine.reduction import Reduction, RowLosses
 from margins.engine.score_rules import (
     Cosine,
@@ -16,6 +17,7 @@ from margins.engine.score_rules import (
 from margins.engine.sharded import Sharded, before_averaging
 from margins.engine.spherical import Spherical
 from margins.engine.spherical_layer import SphericalLayer
+from margins.engine.topk import log_soft_topk, soft_topk
 
 __all__ = [
     "Blockwise",
@@ -25,6 +27,7 @@ __all__ = [
     "Dot",
     "Euclidean",
     "Evaluator",
+    "GradientCache",
     "Reduction",
     "RowLosses",
     "ScoreRule",
@@ -35,4 +38,6 @@ __all__ = [
     "UnitEuclidean",
     "before_averaging",
     "gather_rows",
+    "log_soft_topk",
+    "soft_topk",
 ]

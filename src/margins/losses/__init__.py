@@ -19,6 +19,7 @@ from margins.losses.softmax import CompSum, CrossEntropy, Focal
 from margins.losses.spherical import SphericalSoftmax, SquaredError, TaylorSoftmax, ZLoss
 from margins.losses.stochastic import EnsLoss
 from margins.losses.temperature import LearnedTemperature
+from margins.losses.topk import SoftTopK
 from margins.losses.triplet import SemiHardTriplet
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "OrthogonalProjection",
     "SemiHardTriplet",
     "SoftInfoNCE",
+    "SoftTopK",
     "SphericalSoftmax",
     "SquaredError",
     "StatisticsLoss",
