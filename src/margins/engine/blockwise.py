@@ -13,7 +13,7 @@ from torch import Tensor
 
 from margins.engine.block_layout import Layout, tensors_with_gradient
 from margins.engine.block_plan import BlockPlan, planned
-from margins.engine.block_scan import Scan, ScanJob
+from margins.engine.block_scan import Scan, ScanJob, stripes_of
 from margins.engine.evaluators import Evaluator, Pass
 from margins.engine.score_rules import pairs_are_finer
 from margins.engine.sources import Factored
@@ -92,7 +92,9 @@ class Blockwise(Evaluator):
         like, learns = source.like, torch.is_grad_enabled()
         reads = here.listing is not None and here.listed_scores is None and not pairs_are_finer(source.rule)
         plan = self._plan_of(source, here.targets)
-        job = ScanJob(statistics, layout, plan, here.listing, reads, here.targets.unknown_entries())
+        if here.stripes is None:  # the same for every stage
+            here.stripes = stripes_of(plan, here.targets, here.listing, here.targets.unknown_entries())
+        job = ScanJob(statistics, layout, plan, here.stripes, here.listing, reads)
         outside = layout.outside_tensors(job.statistics, tensors) if learns else ()
         *found, listed = Scan.apply(job, *tensors, *outside)  # pyright: ignore[reportGeneralTypeIssues]
         if reads and (learns or not any(t.requires_grad for t in tensors)):

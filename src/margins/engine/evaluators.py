@@ -10,6 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,6 +37,7 @@ class Pass:
     rows: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     listing: Positives | None = None
     listed_scores: Tensor | None = None
+    stripes: list[Any] | None = None  # what an evaluator prepared once for all stages
 
 
 class Rows(NamedValues):

@@ -171,7 +171,9 @@ class Sharded(Evaluator):
         view = local.targets.storage
         assert isinstance(view, Columns)  # noqa: S101 - made by start
         unweighted = Targets(_Unweighted(view.whole, view.start, view.stop))
-        here = replace(local, targets=unweighted, rows={**local.rows, "joined_extreme": extreme})
+        here = replace(
+            local, stripes=None, targets=unweighted, rows={**local.rows, "joined_extreme": extreme}
+        )
         counted = Statistic("sum", statistic.over, equal, statistic.keep)
         with torch.no_grad():
             return self.inner.found({"ties": counted}, here)["ties"]
