@@ -118,16 +118,13 @@ class SoftTopK(StatisticsLoss):
         return -torch.nn.functional.logsigmoid(self._z(e))
 
     def _reading(self) -> dict[str, Statistic]:
-        def is_above(e: Entries) -> Tensor:
-            return self._z(e) > 0
-
         found = {
-            "num_above": total("all", lambda e: is_above(e).to(e.s.dtype)),
+            "num_above": total("all", lambda e: (self._z(e) > 0).to(e.s.dtype)),
             "residual": total("all", self._residual),
             "slope": total("all", self._slope),
             "bend": total("all", self._bend),
-            "above": Statistic("min", "all", self._scaled, is_above),
-            "below": Statistic("max", "all", self._scaled, lambda e: ~is_above(e)),
+            "above": Statistic("min", "all", self._scaled, self._z),
+            "below": Statistic("max", "all", self._scaled, lambda e: (self._z(e) <= 0).to(e.s.dtype)),
         }
         return found | {f"count_{i}": total("all", self._count(i)) for i in range(NUM_LEVELS)}
 
