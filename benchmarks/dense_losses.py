@@ -148,14 +148,16 @@ def step_of(name: str, way: str, num_rows: int = 1024) -> Step:
     return step
 
 
-def take_turns(steps: dict[str, Step]) -> dict[str, list[float]]:
+def take_turns(
+    steps: dict[str, Step], num_rounds: int = NUM_ROUNDS, num_warm_up: int = NUM_WARM_UP
+) -> dict[str, list[float]]:
     """Seconds of each contender in every round."""
     times: dict[str, list[float]] = {way: [] for way in steps}
-    for turn in range(NUM_WARM_UP + NUM_ROUNDS):
+    for turn in range(num_warm_up + num_rounds):
         for way, step in steps.items():
             start = time.perf_counter()
             step()
-            if turn >= NUM_WARM_UP:
+            if turn >= num_warm_up:
                 times[way].append(time.perf_counter() - start)
     return times
 

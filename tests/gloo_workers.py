@@ -92,23 +92,32 @@ def across_pairs(queries: Tensor, documents: Tensor, num_anchors: int) -> tuple[
     return value.detach(), queries.grad, documents.grad
 
 
+def job_named(name: str) -> Callable[..., Any]:
+    """A job of this module or of the harness, which is imported when it is first asked for."""
+    if name in JOBS:
+        return JOBS[name]
+    from harness import sharded, sharded_batches, sharded_refusals
+
+    return {**sharded.JOBS, **sharded_batches.JOBS, **sharded_refusals.JOBS}[name]
+
+
 JOBS: dict[str, Callable[..., Any]] = {
     job.__name__: job for job in (gathered, before, refused, weighed_gradient, twice, in_batch, across_pairs)
 }
 
 
-def work(rank: int, world_size: int, store: str, asked: Any, answers: Any) -> None:
+def work(rank: int, world_size: int, store: str, asked: Any, answers: Any, timeout: float) -> None:
     """Joins the group, then does one job after the other until it gets None."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size,
-        timeout=timedelta(seconds=TIMEOUT),
+        timeout=timedelta(seconds=timeout),
     )  # fmt: skip
     try:
         while (task := asked.get()) is not None:
             job, arguments = task
             try:
-                answers.put((rank, True, _plain(JOBS[job](*map(_tensor, arguments)))))
+                answers.put((rank, True, _plain(job_named(job)(*map(_tensor, arguments)))))
             except Exception as error:
                 answers.put((rank, False, f"{type(error).__name__}: {error}"))
     finally:
@@ -123,13 +132,15 @@ def _plain(value: Any) -> Any:
 
 
 def _tensor(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_tensor, value))
     return torch.from_numpy(value.copy()) if hasattr(value, "__array__") else value
 
 
 class Pool:
     """`world_size` processes, started once and closed with the test session."""
 
-    def __init__(self, world_size: int, folder: Path) -> None:
+    def __init__(self, world_size: int, folder: Path, *, timeout: float = TIMEOUT) -> None:
         context = multiprocessing.get_context("spawn")
         self.world_size = world_size
         self._answers = context.Queue()
@@ -137,36 +148,44 @@ class Pool:
         self._processes = [
             context.Process(
                 target=work, daemon=True,
-                args=(rank, world_size, str(folder / "store"), self._asked[rank], self._answers),
+                args=(rank, world_size, str(folder / "store"), self._asked[rank], self._answers, timeout),
             )
             for rank in range(world_size)
         ]  # fmt: skip
         for process in self._processes:
             process.start()
 
-    def run(self, job: str, *arguments: list[Any]) -> list[Any]:
+    def ask(self, job: str, *arguments: list[Any], ranks: tuple[int, ...]) -> None:
+        """Gives some ranks a job, and waits for no answer."""
+        for rank in ranks:
+            self._asked[rank].put((job, tuple(_plain(a[rank]) for a in arguments)))
+
+    def run(self, job: str, *arguments: list[Any], ranks: tuple[int, ...] | None = None) -> list[Any]:
         """What each rank answers; each argument is a list with one entry a rank.
+
+        Args:
+            job: its name.
+            arguments: of every rank.
+            ranks: who is asked, in order; all when None.
 
         Raises:
             RuntimeError: a rank failed, died or did not answer in time.
         """
-        for rank, asked in enumerate(self._asked):
-            asked.put((job, tuple(_plain(a[rank]) for a in arguments)))
+        ranks = tuple(range(self.world_size)) if ranks is None else ranks
+        self.ask(job, *arguments, ranks=ranks)
         found: dict[int, Any] = {}
         failures: list[str] = []
-        for _ in range(self.world_size):
+        for _ in ranks:
             try:
                 rank, done, answer = self._answers.get(timeout=2 * TIMEOUT)
             except queue.Empty:
-                raise RuntimeError(
-                    f"{job}: ranks {set(range(self.world_size)) - set(found)} are silent"
-                ) from None
-            found[rank] = tuple(map(_tensor, answer)) if isinstance(answer, tuple) else _tensor(answer)
+                raise RuntimeError(f"{job}: ranks {set(ranks) - set(found)} are silent") from None
+            found[rank] = _tensor(answer)
             if not done:
                 failures.append(f"rank {rank}: {answer}")
         if failures:
             raise RuntimeError("\n".join(sorted(failures)))
-        return [found[rank] for rank in range(self.world_size)]
+        return [found[rank] for rank in ranks]
 
     def __enter__(self) -> Self:
         return self

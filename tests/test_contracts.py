@@ -233,7 +233,7 @@ def test_cross_entropy_of_class_ids_is_what_it_declares(reduction: str, weighted
     scores = torch.randn(6, 4, generator=draws, dtype=torch.float64) * 20
     targets = Targets.of_classes(torch.tensor([0, 3, 1, 1, 2, 0]), 4)
     if weighted:
-        targets = targets.weigh(rows=torch.tensor([1.0, 0.0, 2.0, 0.5, 3.0, 1.0]))
+        targets = targets.weigh(rows=torch.tensor([1.0, 0.25, 2.0, 0.5, 3.0, 1.0]))
     upstream = torch.rand(6, generator=draws, dtype=torch.float64)
     found = []
     for loss in (CrossEntropy(reduction=reduction), _Declared(reduction=reduction)):

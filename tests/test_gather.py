@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import accumulate
 
 import numpy as np
@@ -18,16 +17,6 @@ from margins.losses import InfoNCE
 SIZES = {2: [[3, 5], [6, 0]], 3: [[2, 4, 3], [0, 5, 4], [4, 1, 0]]}
 UNEQUAL = [(world, sizes) for world, splits in SIZES.items() for sizes in splits]
 with_unequal_sizes = pytest.mark.parametrize(("world", "sizes"), UNEQUAL, ids=[str(s) for _, s in UNEQUAL])
-
-
-@pytest.fixture(scope="module")
-def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Pool]]:
-    """One pool for each world size, for all tests here."""
-    with (
-        Pool(2, tmp_path_factory.mktemp("two")) as two,
-        Pool(3, tmp_path_factory.mktemp("three")) as three,
-    ):
-        yield {2: two, 3: three}
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

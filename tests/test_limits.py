@@ -37,6 +37,11 @@ def _p(q: Tensor = S) -> Tensor:
     return torch.softmax(q, 1)[torch.arange(8), Y]
 
 
+def _mean_gap(scores: Tensor) -> Tensor:
+    own = (scores * HOT).sum(1, keepdim=True)
+    return (scores - own)[HOT == 0].mean()
+
+
 def _hinge(lam: float) -> Pair:
     gaps = S - S.gather(1, Y[:, None]) + 0.3 * (1 - HOT)
     return L.LDRKL(lam, margin=0.3).per_anchor(S, Y), gaps.amax(1)
@@ -87,6 +92,20 @@ def _series() -> Pair:
     small = 1e-4 * S
     # e^s and 1 + s + s^2/2 differ in third order.
     return L.TaylorSoftmax().per_anchor(small, Y), L.CrossEntropy().per_anchor(small, Y)
+
+
+def _hard_top_two() -> Pair:
+    ordered = S.sort(1, descending=True).values
+    edge = (ordered[:, 1] + ordered[:, 2]) / 2  # midway between the second and the third
+    distance = (edge - S[torch.arange(8), Y]).clamp(min=0)
+    return L.SoftTopK(2, sharpness=1e4).per_anchor(S, Y) / 1e4, distance
+
+
+def _zero(value: Tensor) -> Callable[[], None]:
+    def check() -> None:
+        assert value.abs() < 1e-80
+
+    return check
 
 
 def _pair_of_candidates() -> Pair:
@@ -163,6 +182,15 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
         L.SoftInfoNCE(0.3, alpha=0.0)(S, Y, side={"similarity": S.flip(0)}),
         functional.cross_entropy(S / 0.3, Y),
     ),
+    ("SoftTopK", "k = 1, two candidates: cross-entropy at half the sharpness"): _close(
+        L.SoftTopK(1, sharpness=3.0).per_anchor(S[:, :2], Y % 2),
+        functional.cross_entropy(1.5 * S[:, :2], Y % 2, reduction="none"),
+    ),
+    (
+        "SoftTopK",
+        "sharpness large: 0 inside the hard top k, sharpness times the distance to its edge outside",
+    ): _close(*_hard_top_two(), tolerance=1e-8),
+    ("SoftTopK", "k at least the number of candidates: 0"): _zero(L.SoftTopK(5)(S, Y)),
     ("MultiSimilarity", "epsilon = None: no mining"): _close(
         L.MultiSimilarity(2.0, 5.0, epsilon=None)(S, SETS),
         (
@@ -181,6 +209,10 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
         functional.cross_entropy(S[:, :2], torch.zeros(8, dtype=torch.long)),
     ),
     ("MannWhitney", "divided by log 2 (logistic): an upper bound of 1 - AUC"): _upper_bound,
+    (
+        "SemiHardTriplet",
+        "margin large, every negative below its positive: margin plus the mean score difference",
+    ): _close(L.SemiHardTriplet(100.0)(S + 20 * HOT, Y), 100 + _mean_gap(S + 20 * HOT)),
     ("LambdaRank", "two candidates, one relevant: |swap gain| times the logistic loss of the pair"): _close(
         *_pair_of_candidates()
     ),

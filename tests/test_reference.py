@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
+from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical, topk
 
 LN2, LN3 = math.log(2.0), math.log(3.0)
 EASY = ([[LN2, 0.0, 0.0]], [[1.0, 0.0, 0.0]])  # exp(scores) = 2, 1, 1, so p = 1/2, 1/4, 1/4
@@ -74,6 +74,17 @@ HAND = {
     "supcon": (partial(contrastive.sup_con, temperature=1.0), TWO_OF_THREE, 0.5 * math.log(6.0)),
     # 2 / (2 + 1) and 3 / (3 + 1): the other positive is in no denominator.
     "decoupled": (partial(contrastive.decoupled_softmax, temperature=1.0), TWO_OF_THREE, 0.5 * LN2),
+    # Shares 1/2, 1/3 and 1/6 add up to 1; shares 5/6, 2/3 and 1/2 to 2.
+    "soft top 1": (
+        partial(topk.soft_top_k, k=1, sharpness=1.0),
+        ([[7.0, 7.0 - LN2, 7.0 - math.log(5.0)]], [[1.0, 0.0, 0.0]]),
+        LN2,
+    ),
+    "soft top 2": (
+        partial(topk.soft_top_k, k=None, sharpness=2.0),
+        ([[0.5 * math.log(5.0), 0.5 * LN2, 0.0]], [[1.0, 1.0, 0.0]]),
+        0.5 * math.log(9.0 / 5.0),
+    ),
     # Positive exp(-ln 2) = 1/2; negatives exp(0) + exp(2 ln 2) = 5. With the base at ln 2 and mining, whose
     # thresholds are 2 ln 2 -+ 0.1, the positive is exp(-2 ln 2) = 1/4 and the one negative kept exp(2 ln 2).
     "multi-similarity": (

@@ -13,7 +13,7 @@ from typing import Any
 from harness.problems import Problem
 from margins import losses
 from margins.losses import Loss
-from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical
+from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical, topk
 
 Reference = Callable[..., Any]
 
@@ -145,13 +145,38 @@ CASES = (
     ),
     *(
         Case(
-            f"MannWhitney[{surrogate},{scope}]",
-            partial(losses.MannWhitney, surrogate, temperature=0.7, scope=scope),
+            f"SoftTopK[{k},{sharpness:g}]",
+            partial(losses.SoftTopK, k, sharpness=sharpness),
+            partial(topk.soft_top_k, k=None if k == "positives" else k, sharpness=sharpness),
+            POSITIVE_SETS,
+            entry_weights=False,
+        )
+        for k, sharpness in ((2, 1.5), ("positives", 0.7))
+    ),
+    *(
+        Case(
+            f"MannWhitney[{surrogate},{method},{scope}]",
+            partial(losses.MannWhitney, surrogate, temperature=0.7, scope=scope, method=method),
             partial(ranking.mann_whitney, surrogate=surrogate, temperature=0.7, scope=scope),
             POSITIVE_SETS,
             reads_margin=False,
         )
-        for surrogate, scope in (("logistic", "global"), ("hinge", "row"), ("square", "column"))
+        for surrogate, method, scope in (
+            ("logistic", "auto", "global"),
+            ("logistic", "multipole", "column"),
+            ("hinge", "direct", "row"),
+            ("hinge", "sorted", "global"),
+            ("squared_hinge", "sorted", "row"),
+            ("square", "moments", "column"),
+            ("linear", "moments", "global"),
+        )
+    ),
+    Case(
+        "SemiHardTriplet",
+        partial(losses.SemiHardTriplet, 4.0),
+        partial(ranking.semi_hard_triplet, margin=4.0),
+        POSITIVE_SETS,
+        reads_margin=False,
     ),
     *(
         Case(

@@ -7,7 +7,9 @@ from reference.rows import log_sum_exp, negatives, positives, read_rows, softplu
 SURROGATES = {
     "logistic": softplus,
     "hinge": lambda x: max(0.0, 1.0 + x),
+    "squared_hinge": lambda x: max(0.0, 1.0 + x) ** 2,
     "square": lambda x: (1.0 + x) ** 2,
+    "linear": lambda x: x,
 }
 
 
@@ -16,7 +18,8 @@ def mann_whitney(scores, target, known, weight, *, surrogate="logistic", tempera
 
     A pair is a known positive p and a known negative n of one group. Scope "global": the whole matrix is the
     group. "row" and "column": each row or column is a group, and the result is the plain mean over the groups
-    that have a pair. ell: logistic softplus(x), hinge max(0, 1 + x), square (1 + x)^2. No pair gives 0.
+    that have a pair. ell: logistic softplus(x), hinge max(0, 1 + x) and its
+    square, square (1 + x)^2, linear x. No pair gives 0.
     """
     ell = SURROGATES[surrogate]
     means = []
@@ -79,3 +82,19 @@ def list_net(scores, target, known, weight=None, margin=None, *, temperature=1.0
             math.fsum(e.weight * math.exp(e.target - grades) * (lse - e.score / temperature) for e in row)
         )
     return values
+
+
+def semi_hard_triplet(scores, target, known, weight, *, margin, row_weight=None):
+    """Weighted mean over rows, their known positives p and known negatives n with s_n < s_p < s_n + margin of
+    margin - s_p + s_n; a triplet weighs w_p w_n, times the weight of its row. No triplet gives 0.
+    """
+    total = mass = 0.0
+    for index, row in enumerate(read_rows(scores, target, known, weight)):
+        of_row = 1.0 if row_weight is None else float(row_weight[index])
+        for p in positives(row):
+            for n in negatives(row):
+                gap = p.score - n.score
+                if 0.0 < gap < margin:
+                    total += of_row * p.weight * n.weight * (margin - gap)
+                    mass += of_row * p.weight * n.weight
+    return total / mass if mass > 0.0 else 0.0

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -121,8 +123,26 @@ def layers() -> list[str]:
     return next(contract["layers"] for contract in contracts if contract["type"] == "layers")
 
 
+def _beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package and may not be on the path."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", Path(__file__).with_name(f"{name}.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_SPEED = _beside("speed")
+_MANY_LABELS = _beside("many_labels")
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (metrics, methods, presets, recipe_keys, command_line, floors)
+    **{part.__name__: part for part in (metrics, methods, presets, recipe_keys, command_line, floors)},
+    "speed_drawn": _SPEED.drawn,
+    "speed_tables": _SPEED.tables,
+    "speed_of_machine": _SPEED.machine,
+    "speed_on_cuda": _SPEED.on_cuda,
+    "many_labels_quality": _MANY_LABELS.quality,
+    "many_labels_cost": _MANY_LABELS.cost,
 }
 
 

@@ -1,269 +1,152 @@
 """The blockwise evaluator: scores are made block by block, and again in backward; none are kept.
 
-Memory beyond inputs and their gradients is O(anchors x block). Value and gradient equal the dense ones.
+Memory beyond inputs and their gradients is that of a few blocks. Value and gradient equal the dense ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from margins.engine.entries import NEUTRAL, BlockEntries
+from margins.engine.block_layout import Layout, tensors_with_gradient
+from margins.engine.block_plan import BlockPlan, planned
+from margins.engine.block_scan import Scan, ScanJob, stripes_of
 from margins.engine.evaluators import Evaluator, Pass
-from margins.engine.logsumexp import row_logsumexp
-from margins.engine.score_rules import ScoreRule
-from margins.engine.sources import Factored, full_precision
-from margins.engine.statistics import Statistic
-from margins.errors import MarginsError, OnceDifferentiableError
-from margins.targets import Targets
-from margins.targets.storage import column_blocks
+from margins.engine.score_rules import Cosine, Dot, pairs_are_finer, unit
+from margins.engine.sources import Factored, Source
+from margins.engine.statistics import Program, Statistic
+from margins.errors import MarginsError, values_are_readable
+from margins.targets import Positives, Targets
+
+_OF_A_BATCH = 4  # up to so many candidates an anchor are taken for items of a batch
 
 
 @dataclass(frozen=True)
 class Blockwise(Evaluator):
-    """Scores made in blocks of columns from embeddings and candidates, recomputed in backward.
+    """Scores made in blocks from embeddings and candidates, recomputed in backward.
+
+    A block is `row_block_size` anchors times `block_size` candidates. Left out, the sizes follow the
+    processor's cache; `plan` tells them, and the memory they take, before anything is allocated.
 
     Args:
-        block_size: columns a block, at least 1.
+        block_size: candidates a block, at least 1; None chooses.
+        row_block_size: anchors a block, at least 1; None chooses.
+
+    Example:
+        >>> plan = Blockwise().plan(256, 1_000_000, 128)
+        >>> plan.bytes < 32 * 2**20
+        True
     """
 
-    block_size: int = 2048
+    block_size: int | None = None
+    row_block_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.block_size < 1:
-            raise MarginsError("block_size", expected="at least 1", received=str(self.block_size))
+        for name in ("block_size", "row_block_size"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise MarginsError(name, expected="at least 1, or None", received=str(size))
+
+    def plan(
+        self,
+        num_anchors: int,
+        num_candidates: int,
+        dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> BlockPlan:
+        """The blocks that would be made, and the memory that they would take.
+
+        Args:
+            num_anchors: B.
+            num_candidates: C.
+            dim: length of an embedding.
+            dtype: in which scores are computed.
+            device: where.
+
+        Raises:
+            MarginsError: a block of the sizes asked for does not fit the free memory.
+        """
+        return planned(
+            num_anchors, num_candidates, dim, dtype=dtype, device=torch.device(device),
+            block_size=self.block_size, row_block_size=self.row_block_size,
+        )  # fmt: skip
+
+    def start(
+        self,
+        program: Program,
+        source: Source,
+        targets: Targets,
+        *,
+        side: Mapping[str, Tensor],
+        valid: Bool[Tensor, " anchors"] | None,
+        rows: dict[str, Tensor],
+    ) -> Pass:
+        """See `Evaluator.start`; the vectors of a batch are scaled once, not in every block.
+
+        Very many candidates are scaled block by block instead, which keeps no copy of them.
+        """
+        if isinstance(source, Factored) and isinstance(source.rule, Cosine):
+            own, others = source.embeddings, source.candidates
+            if others.shape[0] <= _OF_A_BATCH * own.shape[0]:
+                scaled = unit(own)
+                source = Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
+        return super().start(program, source, targets, side=side, valid=valid, rows=rows)
+
+    def listing(self, targets: Targets) -> Positives | None:
+        """Also matches by label are listed, where they are rare."""
+        return targets.few_positives()
 
     def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
-        """The statistics, accumulated over blocks."""
-        if not isinstance(here.source, Factored):
+        """The statistics, accumulated over blocks; the listed positives' scores are read off on the way."""
+        source = here.source
+        if not isinstance(source, Factored):
             raise MarginsError(
                 "evaluator",
                 expected="embeddings and candidates for the blockwise evaluator",
                 received="a matrix of scores",
                 fix="call loss.on_candidates(...) or loss.on_embeddings(...), or use Dense()",
             )
-        layout, tensors = _laid_out(here)
-        outside = layout.outside_tensors(statistics, tensors) if torch.is_grad_enabled() else ()
-        found = _Scan.apply(statistics, layout, self.block_size, len(tensors), *tensors, *outside)
-        return list(found)  # pyright: ignore[reportArgumentType]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How the flat list of a pass's tensors is put back together; it holds none of those itself.
-
-    `axes` says along which axis a tensor runs with the candidates, and so is cut into blocks.
-    """
-
-    rule: ScoreRule
-    has_bias: bool
-    side: tuple[str, ...]
-    rows: tuple[str, ...]
-    targets: Targets
-    axes: tuple[int | None, ...]
-
-    def block(self, tensors: Sequence[Tensor], start: int, stop: int) -> BlockEntries:
-        """The entries of some columns, made of `tensors` that are cut to them already."""
-        place = iter(tensors)
-        embeddings, candidates = next(place), next(place)
-        source = Factored(self.rule, embeddings, candidates, next(place) if self.has_bias else None)
-        side = {name: next(place) for name in self.side}
-        rows = {name: next(place) for name in self.rows}
-        targets = self.targets
-        swap = {id(t): next(place) for t in tensors_with_gradient(targets)}
-        if swap:
-            targets = targets.map_tensors(lambda t: swap.get(id(t), t))
-        return BlockEntries(source.matrix(), targets, start, stop, side=side, rows=rows)
-
-    def cut(self, tensors: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
-        """The part of every tensor that some columns need."""
-        return [
-            t if axis is None else t.narrow(axis, start, stop - start)
-            for t, axis in zip(tensors, self.axes, strict=True)
-        ]
-
-    def outside_tensors(
-        self, statistics: Sequence[Statistic], tensors: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """Learned tensors that phi or the score rule read by themselves: parameters of a loss or a gate.
-
-        One column is scored from constants; what still asks for a gradient came from elsewhere.
-        """
-        constants = [t.detach() for t in self.cut(tensors, 0, 1)]
-        with torch.enable_grad():
-            entries = self.block(constants, 0, 1)
-            terms = [entries.terms(s) for s in statistics]
-        found: dict[int, Tensor] = {}
-        waiting, seen = [t.grad_fn for t in terms if t.grad_fn is not None], set[Any]()
-        while waiting:
-            node = waiting.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            leaf = getattr(node, "variable", None)  # of the nodes that gather a leaf's gradient
-            if leaf is not None:
-                found[id(leaf)] = leaf
-            waiting.extend(parent for parent, _ in node.next_functions if parent is not None)
-        return tuple(found.values())
-
-
-def _laid_out(here: Pass) -> tuple[_Layout, tuple[Tensor, ...]]:
-    source = here.source
-    assert isinstance(source, Factored)  # noqa: S101  (checked by the evaluator)
-    bias = () if source.bias is None else (source.bias,)
-    side = tuple(here.side.values())
-    rest = (*here.rows.values(), *tensors_with_gradient(here.targets))
-    axes = (None, 0, *(0 for _ in bias), *(None if b.shape[1] == 1 else 1 for b in side))
-    layout = _Layout(
-        source.rule, bool(bias), tuple(here.side), tuple(here.rows), here.targets, axes + (None,) * len(rest)
-    )
-    return layout, (source.embeddings, source.candidates, *bias, *side, *rest)
-
-
-def tensors_with_gradient(targets: Targets) -> list[Tensor]:
-    """Tensors inside targets that ask for a gradient (learned or distilled grades, margins, weights)."""
-    found: dict[int, Tensor] = {}
-
-    def look(tensor: Tensor) -> Tensor:
-        if tensor.requires_grad:
-            found.setdefault(id(tensor), tensor)
-        return tensor
-
-    targets.map_tensors(look)
-    return list(found.values())
-
-
-class _Scan(torch.autograd.Function):
-    """Statistics of all blocks; backward makes each block again and differentiates it alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        statistics: tuple[Statistic, ...],
-        layout: _Layout,
-        block_size: int,
-        num_tensors: int,
-        *tensors: Tensor,
-    ) -> tuple[Tensor, ...]:
-        own = tensors[:num_tensors]
-        running = [_Running.start(s, own[0]) for s in statistics]
-        for start, stop in column_blocks(own[1].shape[0], block_size):
-            entries = layout.block(layout.cut(own, start, stop), start, stop)
-            running = [r.add(entries.terms(r.statistic)) for r in running]
-        found = tuple(r.value for r in running)
-        ctx.statistics, ctx.layout, ctx.block_size = statistics, layout, block_size
-        ctx.counts = num_tensors, len(tensors)
-        ctx.save_for_backward(*tensors, *found, *(r.ties for r in running))
+        layout, tensors = Layout.of(source, here)
+        like, learns = source.like, torch.is_grad_enabled()
+        reads = here.listing is not None and here.listed_scores is None and not pairs_are_finer(source.rule)
+        plan = self._plan_of(source, here.targets)
+        if here.stripes is None:  # the same for every stage
+            here.stripes = stripes_of(plan, here.targets, here.listing, here.targets.unknown_entries())
+        job = ScanJob(statistics, layout, plan, here.stripes, here.listing, reads)
+        outside = layout.outside_tensors(job.statistics, tensors) if learns else ()
+        *found, listed = Scan.apply(job, *tensors, *outside)  # pyright: ignore[reportGeneralTypeIssues]
+        if reads and (learns or not any(t.requires_grad for t in tensors)):
+            here.listed_scores = listed
+        _check(found, like)
         return found
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise OnceDifferentiableError(
-                "the blockwise evaluator gives first derivatives only: a step that needs second ones "
-                "(bilevel, gradient penalty) must use the dense evaluator"
-            )
-        num_tensors, num_inputs = ctx.counts
-        saved, num_found = ctx.saved_tensors, len(ctx.statistics)
-        own, outside = saved[:num_tensors], saved[num_tensors:num_inputs]
-        _check_outside(ctx, own, outside)
-        # Constants of the block's own small graph: what was saved still remembers the whole one.
-        rest = [t.detach() for t in saved[num_inputs:]]
-        rows = list(zip(upstream, rest[:num_found], rest[num_found:], strict=True))
-        wanted = ctx.needs_input_grad[4:]
-        gradients = [
-            torch.zeros_like(t) if w else None for t, w in zip(saved[:num_inputs], wanted, strict=True)
-        ]
-        with torch.enable_grad(), full_precision(own[0].device):
-            for start, stop in column_blocks(own[1].shape[0], ctx.block_size):
-                _add_block(ctx, own, outside, gradients, rows, (start, stop))
-        return (None, None, None, None, *gradients)
+    def _plan_of(self, source: Factored, targets: Targets) -> BlockPlan:
+        (num_anchors, num_candidates), like = source.shape, source.like
+
+        def plan(sizes: Blockwise) -> BlockPlan:
+            dim = like.shape[1]
+            return sizes.plan(num_anchors, num_candidates, dim, dtype=like.dtype, device=like.device)
+
+        chosen = plan(self)
+        if chosen.rows < num_anchors and tensors_with_gradient(targets):
+            # Gradients are brought back to the tensors of whole targets: their rows are not cut.
+            columns = max(1, chosen.rows * chosen.columns // num_anchors)
+            return plan(Blockwise(self.block_size or columns, num_anchors))
+        return chosen
 
 
-def _check_outside(ctx: Any, own: Sequence[Tensor], outside: Sequence[Tensor]) -> None:
-    """The parameters read now must be those of the forward pass; a functional call swaps them back."""
-    now = ctx.layout.outside_tensors(ctx.statistics, own)
-    if {id(t) for t in now} != {id(t) for t in outside}:
-        raise MarginsError(
-            "evaluator",
-            expected="the same parameters in backward as in forward",
-            received="others: they were swapped in between (torch.func.functional_call)",
-            fix="use the dense evaluator there",
-        )
-
-
-def _add_block(
-    ctx: Any,
-    own: Sequence[Tensor],
-    outside: Sequence[Tensor],
-    gradients: list[Tensor | None],
-    rows: list[tuple[Tensor, Tensor, Tensor]],
-    columns: tuple[int, int],
-) -> None:
-    """Makes the block again and adds its share to the gradients."""
-    layout: _Layout = ctx.layout
-    leaves = [
-        t.detach().requires_grad_(g is not None)
-        for t, g in zip(layout.cut(own, *columns), gradients, strict=False)
-    ]
-    entries = layout.block(leaves, *columns)
-    pieces: list[Tensor] = []
-    for statistic, row in zip(ctx.statistics, rows, strict=True):
-        terms = entries.terms(statistic)
-        if terms.requires_grad:
-            pieces.append((_upstream_of_terms(statistic, terms.detach(), *row) * terms).sum())
-    if not pieces:
-        return
-    reached, axes = [*leaves, *outside], [*layout.axes, *(None for _ in outside)]
-    active = [i for i, g in enumerate(gradients) if g is not None]
-    parts: Sequence[Tensor | None] = torch.autograd.grad(
-        pieces, [reached[i] for i in active], allow_unused=True
-    )
-    for i, part in zip(active, parts, strict=True):
-        total, axis = gradients[i], axes[i]
-        if part is not None and total is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            target = total if axis is None else total.narrow(axis, columns[0], columns[1] - columns[0])
-            target += part
-
-
-def _upstream_of_terms(
-    statistic: Statistic, terms: Tensor, upstream: Tensor, found: Tensor, ties: Tensor
-) -> Tensor:
-    """Upstream gradient times the derivative of the statistic by each of its terms."""
-    if statistic.reduce == "sum":
-        return upstream[:, None].expand(terms.shape)
-    if statistic.reduce == "logsumexp":
-        finite = torch.where(found.isneginf(), 0.0, found)
-        return upstream[:, None] * (terms - finite[:, None]).exp()
-    return upstream[:, None] * (terms == found[:, None]) / ties[:, None]
-
-
-@dataclass(frozen=True)
-class _Running:
-    """A statistic of the blocks so far."""
-
-    statistic: Statistic
-    value: Float[Tensor, " anchors"]
-    ties: Float[Tensor, " anchors"]  # how many terms equal a max or min, which share its gradient
-
-    @classmethod
-    def start(cls, statistic: Statistic, like: Tensor) -> _Running:
-        value = like.new_full((like.shape[0],), NEUTRAL[statistic.reduce])
-        return cls(statistic, value, torch.zeros_like(value))
-
-    def add(self, terms: Float[Tensor, "anchors block"]) -> _Running:
-        """With one block more."""
-        reduce = self.statistic.reduce
-        if reduce == "sum":
-            return replace(self, value=self.value + terms.sum(1))
-        if reduce == "logsumexp":
-            return replace(self, value=torch.logaddexp(self.value, row_logsumexp(terms)))
-        block = terms.amax(1) if reduce == "max" else terms.amin(1)
-        value = torch.maximum(self.value, block) if reduce == "max" else torch.minimum(self.value, block)
-        kept = torch.where(value == self.value, self.ties, 0.0)
-        return replace(self, value=value, ties=kept + (terms == value[:, None]).sum(1))
+def _check(found: list[Tensor], like: Tensor) -> None:
+    """Scores may overflow though what they are made of is finite; then a statistic shows it."""
+    for values in found:
+        if values_are_readable(like) and bool(values.isnan().any()):
+            row = int(values.isnan().nonzero()[0, 0])
+            raise MarginsError(
+                "scores", expected="finite numbers", received=f"scores that are not, in row {row}",
+                fix="embeddings or candidates are too large: look at their norms",
+            )  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.engine.statistics import Phi, Statistic
+from margins.engine.statistics import Affine, Phi, Statistic
 from margins.targets import Positives, Targets
 from margins.targets.fields import entries_of
 
@@ -28,8 +29,23 @@ class NamedValues:
             raise AttributeError(name) from None
 
 
+@dataclass(frozen=True)
+class Holes:
+    """Entries of a block that are known one by one, as places in the flattened block."""
+
+    positives: Int[Tensor, " positives"]
+    unknown: Int[Tensor, " unknown"]
+
+    def outside(self, over: str) -> Int[Tensor, " outside"]:
+        """Places that take no part in a domain; `positives` and `targets` are listed, never asked for."""
+        return torch.cat([self.positives, self.unknown]) if over == "negatives" else self.unknown
+
+
 class BlockEntries:
-    """Columns start to stop of every row. `scores` come with the margin still in them; `side` is cut."""
+    """Columns start to stop of every row. `scores` come with the margin still in them; `side` is cut.
+
+    With `holes`, positives and unknown entries are those listed there, and no mask of the block is made.
+    """
 
     def __init__(
         self,
@@ -40,12 +56,14 @@ class BlockEntries:
         *,
         side: Mapping[str, Tensor],
         rows: Mapping[str, Tensor],
+        holes: Holes | None = None,
     ) -> None:
         self._targets, self._start, self._stop, self._side = targets, start, stop, side
+        self._holes = holes
         self.row = NamedValues({name: value[:, None] for name, value in rows.items()})
         margin = targets.margin_of(start, stop)
         self.s = scores if margin is None else scores - margin.to(scores.dtype)
-        self._known = targets.known(start, stop)
+        self._known = targets.known(start, stop) if holes is None else None
         # Read once, when first asked for; functools.cached_property locks, which no compiler follows.
         self._grades: Tensor | None = None
         self._positives: Tensor | None = None
@@ -80,25 +98,102 @@ class BlockEntries:
             self._positives = self._targets.positive(self._start, self._stop)
         return self._positives
 
-    def _excluded(self, over: str) -> Bool[Tensor, "rows columns"] | None:
-        unknown = None if self._known is None else ~self._known
-        if over in ("all", "targets"):
-            return unknown
-        outside = self._positive if over == "negatives" else ~self._positive
-        return outside if unknown is None else outside | unknown
+    def weight(self) -> Float[Tensor, "rows columns"] | None:
+        """Entry weights; None when all are 1."""
+        weight = self._targets.weight_of(self._start, self._stop)
+        return None if weight is None else weight.to(self.s.dtype)
 
-    def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
-        """Phi with weights, and the neutral element where an entry takes no part."""
+    def raw(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
+        """Phi with weights, whether an entry takes part or not; `s` itself for plain scores."""
         phi = self.phi(statistic)
         if statistic.over == "targets":
             phi = phi * self.t
         phi = weighted(phi, self._targets.weight_of(self._start, self._stop), statistic)
-        excluded = self._excluded(statistic.over)
-        if statistic.keep is not None:
-            dropped = ~statistic.keep(self)
-            excluded = dropped if excluded is None else excluded | dropped
-        phi = phi.expand(self.s.shape)
-        return phi if excluded is None else phi.masked_fill(excluded, NEUTRAL[statistic.reduce])
+        return phi if phi.shape == self.s.shape else phi.expand(self.s.shape)
+
+    def _outside(self, over: str) -> Bool[Tensor, "rows columns"] | None:
+        """Entries that are unknown or of another domain, those in `places` left out; None for none."""
+        unknown = None if self._known is None else ~self._known
+        if self._holes is not None or over in ("all", "targets"):
+            return unknown
+        outside = self._positive if over == "negatives" else ~self._positive
+        return outside if unknown is None else outside | unknown
+
+    def excluded(self, statistic: Statistic) -> Bool[Tensor, "rows columns"] | None:
+        """Entries that take no part in a statistic, those in `places` left out; None when there are none."""
+        outside = self._outside(statistic.over)
+        if statistic.keep is None:
+            return outside
+        dropped = statistic.keep(self) <= 0
+        return dropped if outside is None else outside | dropped
+
+    def kept(self, statistic: Statistic) -> Float[Tensor, "anchors block"] | None:
+        """`excluded` as numbers, 1 for an entry that takes part: a processor is several times faster so."""
+        outside = self._outside(statistic.over)
+        kept = None if outside is None else (~outside).to(self.s.dtype).expand(self.s.shape)
+        if statistic.keep is None:
+            return kept
+        chosen = torch.gt(statistic.keep(self), 0, out=torch.empty_like(self.s))
+        return chosen if kept is None else chosen.mul_(kept)
+
+    def places(self, statistic: Statistic) -> Int[Tensor, " places"] | None:
+        """Single entries that take no part in a statistic, as places in the flattened block."""
+        return None if self._holes is None else self._holes.outside(statistic.over)
+
+    def terms(self, statistic: Statistic) -> Float[Tensor, "anchors block"]:
+        """Phi with weights, and the neutral element where an entry takes no part."""
+        phi, neutral = self.raw(statistic), NEUTRAL[statistic.reduce]
+        excluded, places = self.excluded(statistic), self.places(statistic)
+        if excluded is not None:
+            phi = phi.masked_fill(excluded, neutral)
+        if places is not None and places.shape[0]:
+            phi = phi.reshape(-1).index_fill(0, places, neutral).view(phi.shape)
+        return phi
+
+
+def terms_in(
+    entries: BlockEntries, statistic: Statistic, work: Tensor, *, may_overwrite: bool
+) -> Float[Tensor, "anchors block"]:
+    """The terms of a statistic in memory that may be changed: `work`, or the scores themselves.
+
+    Args:
+        entries: of the block, off the graph.
+        statistic: whose terms.
+        work: a buffer of the block's shape.
+        may_overwrite: whether nobody needs the scores after this.
+    """
+    kept, phi = entries.kept(statistic), statistic.phi
+    if isinstance(phi, Affine) and entries.weight() is None:
+        terms = _affine(phi, entries.s, entries.s if may_overwrite else work)
+    else:
+        raw = entries.raw(statistic)
+        terms = raw if raw is entries.s and may_overwrite else work.copy_(raw)
+    leave_out(terms, kept, entries.places(statistic), NEUTRAL[statistic.reduce])
+    return terms
+
+
+def _affine(phi: Affine, scores: Tensor, out: Tensor) -> Tensor:
+    if phi.scale != 1:
+        torch.mul(scores, phi.scale, out=out)
+    elif out is not scores:
+        out.copy_(scores)
+    return out if phi.shift == 0 else out.add_(phi.shift)
+
+
+def leave_out(
+    terms: Float[Tensor, "anchors block"],
+    kept: Float[Tensor, "anchors block"] | None,
+    places: Int[Tensor, " places"] | None,
+    neutral: float,
+) -> None:
+    """Sets terms to the neutral element in place, where `kept` is 0 and at the places."""
+    if kept is not None and neutral == 0:
+        terms.mul_(kept)
+    elif kept is not None:
+        gap = kept.reciprocal().sub_(1)  # 0 or inf
+        terms.add_(gap, alpha=1 if neutral > 0 else -1)
+    if places is not None and places.shape[0]:
+        terms.view(-1).index_fill_(0, places, neutral)
 
 
 class ListedEntries:
@@ -135,7 +230,7 @@ class ListedEntries:
             phi = phi * self.t
         phi = weighted(phi, self._targets.weight_at(self._rows, self._columns), statistic)
         known = self._targets.known_at(self._rows, self._columns)
-        kept = None if statistic.keep is None else statistic.keep(self)
+        kept = None if statistic.keep is None else statistic.keep(self) > 0
         if known is not None:
             kept = known if kept is None else known & kept
         phi = phi.expand(self.s.shape)

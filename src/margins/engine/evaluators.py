@@ -10,6 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from margins.engine.entries import BlockEntries, ListedEntries, NamedValues
 from margins.engine.logsumexp import row_logsumexp
-from margins.engine.sources import Source, full_precision
+from margins.engine.sources import Factored, Source, full_precision
 from margins.engine.statistics import Program, Repeat, Stage, Statistic
 from margins.errors import values_are_readable
 from margins.targets import Positives, Targets
@@ -35,12 +36,8 @@ class Pass:
     valid: Bool[Tensor, " anchors"] | None
     rows: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     listing: Positives | None = None
-
-    def positives(self) -> Positives:
-        """The listed positives, found once."""
-        if self.listing is None:
-            self.listing = self.targets.positives()
-        return self.listing
+    listed_scores: Tensor | None = None
+    stripes: list[Any] | None = None  # what an evaluator prepared once for all stages
 
 
 class Rows(NamedValues):
@@ -101,11 +98,46 @@ class Evaluator(ABC):
             rows: row values that are there before the first stage (state kept by row).
         """
         dtype = source.like.dtype
-        here = Pass(source, targets, side, valid, {n: r.to(dtype) for n, r in (rows or {}).items()})
+        known = {n: r.to(dtype) for n, r in (rows or {}).items()}
+        here = self.start(program, source, targets, side=side, valid=valid, rows=known)
         with full_precision(source.like.device):
             for step in program:
                 self._repeat(step, here) if isinstance(step, Repeat) else self._stage(step, here)
         return Rows(here.rows, targets, dtype)
+
+    def start(
+        self,
+        program: Program,
+        source: Source,
+        targets: Targets,
+        *,
+        side: Mapping[str, Tensor],
+        valid: Bool[Tensor, " anchors"] | None,
+        rows: dict[str, Tensor],
+    ) -> Pass:
+        """The pass over the scores, before the first stage."""
+        return Pass(source, targets, side, valid, rows, self.listing(targets))
+
+    def guarded(self) -> contextlib.AbstractContextManager[object]:
+        """Around what may fail before the scores are read: several ranks then fail together."""
+        return contextlib.nullcontext()
+
+    def whole_shape(self, source: Source, targets: Targets | None) -> tuple[int, int]:
+        """(anchors, candidates) of the whole problem, of which the source may be a part.
+
+        Args:
+            source: of the scores.
+            targets: None when they are to be made for this shape.
+        """
+        return source.shape
+
+    def whole_batch(self, anchors: Tensor, candidates: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        """Anchors and targets of the whole batch, of which these may be a part."""
+        return anchors, targets
+
+    def shared(self, values: Tensor | None) -> Tensor | None:
+        """Values that were computed of a whole row, with their share of its gradient."""
+        return values
 
     def _repeat(self, step: Repeat, here: Pass) -> None:
         kinds = step.kinds()
@@ -121,14 +153,7 @@ class Evaluator(ABC):
                 self._stage(stage, here)
 
     def _stage(self, stage: Stage, here: Pass) -> None:
-        sparse = here.targets.is_sparse
-        listed = {n: s for n, s in stage.statistics.items() if sparse and s.over in ("positives", "targets")}
-        scanned = {n: s for n, s in stage.statistics.items() if n not in listed}
-        found: dict[str, Tensor] = {}
-        if scanned:
-            found.update(zip(scanned, self.scan(tuple(scanned.values()), here), strict=True))
-        if listed:
-            found.update(self._listed(listed, here))
+        found = self.found(stage.statistics, here)
         if here.valid is not None:
             found = {n: torch.where(here.valid, z, 0.0) for n, z in found.items()}
         here.rows.update(found)
@@ -136,9 +161,28 @@ class Evaluator(ABC):
             result = value.function(Rows(here.rows, here.targets, here.source.like.dtype))
             here.rows[name] = result.detach() if value.kind == "detached" else result
 
+    def listing(self, targets: Targets) -> Positives | None:
+        """The positives one by one, when their statistics are to be found from such a list."""
+        return targets.positives() if targets.is_sparse else None
+
+    def found(self, statistics: Statistics, here: Pass) -> dict[str, Tensor]:
+        """The statistics of a stage by name, before rows that do not count are masked."""
+        lists = here.listing is not None
+        listed = {n: s for n, s in statistics.items() if lists and s.over in ("positives", "targets")}
+        scanned = {n: s for n, s in statistics.items() if n not in listed}
+        found: dict[str, Tensor] = {}
+        if scanned:
+            found.update(zip(scanned, self.scan(tuple(scanned.values()), here), strict=True))
+        if listed:
+            found.update(self._listed(listed, here))
+        return found
+
     def _listed(self, statistics: Statistics, here: Pass) -> Iterator[tuple[str, Tensor]]:
-        listing, in_order = here.positives(), here.targets.has_one_positive
-        scores = here.source.listed(listing.rows, listing.columns, in_order=in_order)
+        listing, scores = here.listing, here.listed_scores
+        assert listing is not None  # noqa: S101  (asked before)
+        if scores is None:
+            in_order = here.targets.has_one_positive
+            scores = here.source.listed(listing.rows, listing.columns, in_order=in_order)
         entries = ListedEntries(scores, here.targets, listing, side=here.side, rows=here.rows)
         for name, statistic in statistics.items():
             yield name, entries.reduced(statistic)
@@ -153,6 +197,21 @@ class Dense(Evaluator):
 
     A second derivative takes row values that a loss declares detached for constants, as the first does.
     """
+
+    def run(
+        self,
+        program: Program,
+        source: Source,
+        targets: Targets,
+        *,
+        side: Mapping[str, Tensor],
+        valid: Bool[Tensor, " anchors"] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+    ) -> Rows:
+        """See `Evaluator.run`; all scores are made first, once for all stages."""
+        with full_precision(source.like.device):
+            made = source.materialised() if isinstance(source, Factored) else source
+        return super().run(program, made, targets, side=side, valid=valid, rows=rows)
 
     def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
         """One block that holds every column."""

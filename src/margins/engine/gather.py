@@ -5,6 +5,7 @@ Ranks may hold different numbers of rows. With one rank, or without a process gr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,8 +38,17 @@ def gather_rows(
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
         return tensor
     if tensor.is_floating_point():
-        return _Gather.apply(tensor, group)  # pyright: ignore[reportReturnType]
-    return torch.cat(_gathered(tensor, group))
+        return _Gather.apply(tensor, group, None)  # pyright: ignore[reportReturnType]
+    return torch.cat(_gathered(tensor, group, None))
+
+
+def gather_counted(
+    tensor: Shaped[Tensor, "local ..."], counts: Sequence[int], group: dist.ProcessGroup | None
+) -> Shaped[Tensor, "total ..."]:
+    """`gather_rows` of ranks that know each other's numbers of rows, and that all else agrees."""
+    if tensor.is_floating_point():
+        return _Gather.apply(tensor, group, counts)  # pyright: ignore[reportReturnType]
+    return torch.cat(_gathered(tensor, group, counts))
 
 
 def rows_before(num_rows: int, *, device: torch.device, group: dist.ProcessGroup | None = None) -> int:
@@ -55,9 +65,10 @@ def _row_counts(num_rows: int, device: torch.device, group: dist.ProcessGroup | 
     return [int(c) for c in counts]
 
 
-def _gathered(tensor: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:
-    _check_agreement(tensor, group)
-    counts = _row_counts(tensor.shape[0], tensor.device, group)
+def _gathered(tensor: Tensor, group: dist.ProcessGroup | None, counts: Sequence[int] | None) -> list[Tensor]:
+    if counts is None:
+        _check_agreement(tensor, group)
+        counts = _row_counts(tensor.shape[0], tensor.device, group)
     padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
     padded[: tensor.shape[0]] = tensor
     received = [torch.empty_like(padded) for _ in counts]
@@ -86,17 +97,19 @@ def _check_agreement(tensor: Tensor, group: dist.ProcessGroup | None) -> None:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-        parts = _gathered(tensor, group)
+    def forward(
+        ctx: Any, tensor: Tensor, group: dist.ProcessGroup | None, counts: Sequence[int] | None
+    ) -> Tensor:
+        parts = _gathered(tensor, group, counts)
         rank = dist.get_rank(group)
         ctx.group, ctx.start = group, sum(p.shape[0] for p in parts[:rank])
         ctx.count = tensor.shape[0]
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise OnceDifferentiableError("the gather over ranks gives first derivatives only")
         total = upstream[0].contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
-        return total[ctx.start : ctx.start + ctx.count], None
+        return total[ctx.start : ctx.start + ctx.count], None, None

@@ -1,7 +1,8 @@
 """Score rules: how a block of scores is made from embeddings and candidates.
 
-A rule gives whole blocks, for the evaluators, and single pairs, for positives that are held sparsely.
-Both forms of a rule give the same numbers up to rounding of their squares.
+A rule gives whole blocks, for the evaluators, and single pairs. Both forms give the same numbers up to
+rounding of their squares. Scores of positives that are listed one by one are read from the blocks, but for
+distances, which lose their last digits in a block: there they are made as pairs.
 """
 
 from __future__ import annotations
@@ -28,9 +29,45 @@ class ScoreRule(Protocol):
     ) -> Float[Tensor, " n"]: ...
 
 
+def as_product(rule: ScoreRule) -> ProductRule | None:
+    """The rule as one of prepared vectors, when it is one of those here; another may read parameters."""
+    return rule if isinstance(rule, ProductRule) and type(rule) in (Dot, Cosine, UnitEuclidean) else None
+
+
+def pairs_are_finer(rule: ScoreRule) -> bool:
+    """Whether pairs are scored more exactly than blocks, so that listed positives are made as pairs."""
+    return isinstance(rule, (Euclidean, SquaredEuclidean, UnitEuclidean))
+
+
+@runtime_checkable
+class ProductRule(ScoreRule, Protocol):
+    """A rule whose scores are inner products of vectors that are prepared one by one."""
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors whose inner products the scores are; the same tensor when nothing is to be done."""
+        ...
+
+
+@runtime_checkable
+class LinkedRule(ProductRule, Protocol):
+    """A product rule whose scores are a function of the inner products."""
+
+    def link_(self, products: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """The scores, written over the products."""
+        ...
+
+    def slope(self, scores: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """The derivative of a score by its product."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dot:
     """Inner product."""
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors as they are."""
+        return vectors
 
     def __call__(
         self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
@@ -47,6 +84,10 @@ class Dot:
 @dataclass(frozen=True)
 class Cosine:
     """Cosine of the angle; a zero vector scores 0 with everything and gets no gradient."""
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors at length 1."""
+        return unit(vectors)
 
     def __call__(
         self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
@@ -94,6 +135,37 @@ class Euclidean:
     ) -> Float[Tensor, " n"]:
         """Minus the distance of row k from row k."""
         return -_guarded_root((embeddings - candidates).square().sum(1))
+
+
+@dataclass(frozen=True)
+class UnitEuclidean:
+    """Minus the distance of the vectors scaled to length 1, -sqrt(2 - 2 cos); equal ones get no gradient.
+
+    Blocks come from cosines, so near 0 a distance is off by the square root of the dtype's grain.
+    """
+
+    def prepared(self, vectors: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """The vectors at length 1."""
+        return unit(vectors)
+
+    def link_(self, products: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """Minus the distance, from the cosine."""
+        return products.mul_(-2).add_(2).clamp_(min=0).sqrt_().neg_()
+
+    def slope(self, scores: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
+        """One over the distance; 0 at distance 0."""
+        return scores.square().clamp_(min=torch.finfo(scores.dtype).tiny).reciprocal_().mul_(scores).neg_()
+
+    def __call__(
+        self, embeddings: Float[Tensor, "anchors dim"], candidates: Float[Tensor, "block dim"]
+    ) -> Float[Tensor, "anchors block"]:
+        return -_guarded_root(2 - 2 * (unit(embeddings) @ unit(candidates).T))
+
+    def pairs(
+        self, embeddings: Float[Tensor, "n dim"], candidates: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, " n"]:
+        """Minus the distance of row k from row k."""
+        return -_guarded_root((unit(embeddings) - unit(candidates)).square().sum(1))
 
 
 @dataclass(frozen=True)

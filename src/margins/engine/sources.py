@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.engine.score_rules import ScoreRule
+from margins.engine.score_rules import ScoreRule, pairs_are_finer
 from margins.errors import MarginsError, describe, values_are_readable
 
 
@@ -86,6 +86,25 @@ class Factored:
         embeddings = self.embeddings if in_order else self.embeddings[rows]
         scores = self.rule.pairs(embeddings, self.candidates[columns])
         return scores if self.bias is None else scores + self.bias[columns]
+
+    def materialised(self) -> Materialised:
+        """The same source with all its scores made, once."""
+        return Materialised(checked("scores", self.matrix()), self)
+
+
+@dataclass(frozen=True)
+class Materialised(ScoreMatrix):
+    """A matrix of scores that remembers what it was made of."""
+
+    origin: Factored
+
+    def listed(
+        self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], *, in_order: bool
+    ) -> Float[Tensor, " n"]:
+        """Scores of single entries, from the matrix or, where that is finer, as pairs."""
+        if pairs_are_finer(self.origin.rule):
+            return self.origin.listed(rows, columns, in_order=in_order)
+        return super().listed(rows, columns, in_order=in_order)
 
 
 @runtime_checkable

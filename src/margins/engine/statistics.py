@@ -60,7 +60,7 @@ Phi = Callable[[Entries], Tensor]
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number a row: `reduce` of `phi` over the entries of the domain that `keep` keeps."""
+    """One number a row: `reduce` of `phi` over the entries of the domain at which `keep` is above 0."""
 
     reduce: Reduce
     over: Over
@@ -72,14 +72,53 @@ class Statistic:
             raise MarginsError("Statistic", expected="a sum over 'targets'", received=self.reduce)
 
 
-def scores(entries: Entries) -> Tensor:
-    """The identity phi: the scores themselves."""
-    return entries.s
+@runtime_checkable
+class SlopedPhi(Protocol):
+    """A phi of the score alone that knows its derivative, so that no graph need be built to find it."""
+
+    def __call__(self, entries: Entries) -> Tensor: ...
+
+    def slope(self, entries: Entries) -> Tensor | float:
+        """The derivative of phi by the score, entry by entry, or one number."""
+        ...
 
 
-def squares(entries: Entries) -> Tensor:
-    """The phi of a sum of squares; named, so that an evaluator can know it."""
-    return entries.s.square()
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The phi scale * s + shift with constants."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, entries: Entries) -> Tensor:
+        scaled = entries.s if self.scale == 1 else entries.s * self.scale
+        return scaled if self.shift == 0 else scaled + self.shift
+
+    def slope(self, entries: Entries) -> float:
+        """The scale."""
+        return self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class Sloped:
+    """A phi of the score alone, with its derivative."""
+
+    value: Phi
+    derivative: Phi
+
+    def __call__(self, entries: Entries) -> Tensor:
+        return self.value(entries)
+
+    def slope(self, entries: Entries) -> Tensor:
+        """The derivative."""
+        return self.derivative(entries)
+
+
+scores = Affine()
+"""The identity phi: the scores themselves."""
+
+squares = Sloped(lambda e: e.s.square(), lambda e: 2 * e.s)
+"""The phi s^2."""
 
 
 def total(over: Over, phi: Phi = scores, *, keep: Phi | None = None) -> Statistic:

@@ -6,6 +6,7 @@ from margins.heads.linear import LinearHead, LinearSettings
 from margins.heads.multi import MultiHead, MultiSettings
 from margins.heads.projection import ProjectionHead, ProjectionSettings
 from margins.heads.settings import HeadSettings
+from margins.heads.sharded import ShardedCandidates, shard_range
 from margins.heads.spherical import OwnsUpdate, SphericalHead, SphericalSettings
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "OwnsUpdate",
     "ProjectionHead",
     "ProjectionSettings",
+    "ShardedCandidates",
     "SphericalHead",
     "SphericalSettings",
+    "shard_range",
 ]

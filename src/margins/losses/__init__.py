@@ -19,6 +19,8 @@ from margins.losses.softmax import CompSum, CrossEntropy, Focal
 from margins.losses.spherical import SphericalSoftmax, SquaredError, TaylorSoftmax, ZLoss
 from margins.losses.stochastic import EnsLoss
 from margins.losses.temperature import LearnedTemperature
+from margins.losses.topk import SoftTopK
+from margins.losses.triplet import SemiHardTriplet
 
 __all__ = [
     "ALDRKL",
@@ -41,7 +43,9 @@ __all__ = [
     "MultiHead",
     "MultiSimilarity",
     "OrthogonalProjection",
+    "SemiHardTriplet",
     "SoftInfoNCE",
+    "SoftTopK",
     "SphericalSoftmax",
     "SquaredError",
     "StatisticsLoss",

@@ -11,11 +11,13 @@ from torch.nn.functional import logsigmoid
 
 from margins.cards import Card, carded
 from margins.engine.evaluators import Rows
-from margins.engine.statistics import Entries, Statistic, total
+from margins.engine.statistics import Entries, Sloped, Statistic, total
 from margins.losses.forms.base import in_range, refuse_grades_beyond_one
 from margins.losses.forms.statistics import StatisticsLoss
 from margins.losses.softplus import softplus
 from margins.targets import Targets
+
+_PRESSED = Sloped(lambda e: softplus(e.s), lambda e: e.s.sigmoid())
 
 
 class _IndependentLabels(StatisticsLoss):
@@ -61,7 +63,7 @@ class BinaryCrossEntropy(_IndependentLabels):
 
     def statistics(self) -> Mapping[str, Statistic]:
         """Softplus of every score, and the target score."""
-        return {"pressed": total("all", lambda e: softplus(e.s)), "own": total("targets")}
+        return {"pressed": total("all", _PRESSED), "own": total("targets")}
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
         """Their difference."""

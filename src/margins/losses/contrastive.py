@@ -11,10 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from margins.cards import Card, carded
-from margins.engine.evaluators import Evaluator, Rows
+from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.score_rules import Cosine, ScoreRule
 from margins.engine.statistics import (
+    Affine,
     Entries,
+    Phi,
     Program,
     RowValues,
     Stage,
@@ -29,7 +31,7 @@ from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.base import in_range, refuse_entry_weights, refuse_shares, refuse_smoothing
 from margins.losses.forms.statistics import EmbeddingLoss
 from margins.losses.softplus import softplus
-from margins.losses.temperature import Temperature, checked_temperature, divided_by
+from margins.losses.temperature import LearnedTemperature, Temperature, checked_temperature, divided_by
 from margins.targets import Targets
 
 
@@ -47,13 +49,19 @@ class _Tempered(EmbeddingLoss):
         """Scores over the temperature."""
         return divided_by(e.s, self.temperature)
 
+    def tempered(self) -> Phi:
+        """The phi of scores over the temperature."""
+        fixed = self.temperature
+        return self.scaled if isinstance(fixed, LearnedTemperature) else Affine(1 / fixed)
+
 
 class _PositivesAgainstAll(_Tempered):
     """The mean over positives of the log-partition minus the positive's score."""
 
     def statistics(self) -> Mapping[str, Statistic]:
         """Log-partition over all, and the positives' scores by grade."""
-        return {"log_partition": logsumexp("all", self.scaled), "own": total("targets", self.scaled)}
+        tempered = self.tempered()
+        return {"log_partition": logsumexp("all", tempered), "own": total("targets", tempered)}
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
         """Averaged over the positives by grade."""
@@ -108,27 +116,32 @@ class InfoNCE(_PositivesAgainstAll):
     ) -> Float[Tensor, "*reduced"]:
         """Query i belongs to document i; documents beyond the queries are extra negatives.
 
-        On several ranks it sees the local documents only: for those of all ranks use `on_candidates` with
-        `gather_rows(documents)` from `margins.engine` and targets that point at each rank's own part.
+        On several ranks it sees the local documents only, unless `evaluator=Sharded()`: then each rank brings
+        its part of both, and every rank gets the loss of all queries among the documents of all ranks.
 
         Args:
             queries: [B, d].
             documents: [B + extra, d].
             item_ids: [B + extra]; documents with an anchor's own id are unknown to it, not negatives.
             rule: another score rule than the cosine.
-            evaluator: `Dense()` (default) or `Blockwise()`.
+            evaluator: `Dense()` (default), `Blockwise()` or `Sharded()`.
             denominator: divisor to use instead of this batch's own.
         """
-        if documents.shape[0] < queries.shape[0]:
-            raise MarginsError(
-                "documents",
-                expected=f"[B + extra, d] with B = {queries.shape[0]}",
-                received=str(list(documents.shape)),
-            )
-        extra = documents.shape[0] - queries.shape[0]
-        targets = Targets.of_pairs(queries.shape[0], extra=extra, item_ids=item_ids, device=queries.device)
+        evaluator = evaluator or Dense()
+        with evaluator.guarded():
+            extra = documents.shape[0] - queries.shape[0]
+            if extra < 0:
+                raise MarginsError(
+                    "documents",
+                    expected=f"[B + extra, d] with B = {queries.shape[0]}",
+                    received=str(list(documents.shape)),
+                )
+            own = Targets.of_pairs(
+                queries.shape[0], extra=extra, item_ids=item_ids, device=queries.device
+            )  # fmt: skip
+            anchors, targets = evaluator.whole_batch(queries, documents, own)
         return self.on_candidates(
-            queries, documents, targets, rule=rule, evaluator=evaluator, denominator=denominator
+            anchors, documents, targets, rule=rule, evaluator=evaluator, denominator=denominator
         )
 
 
@@ -202,7 +215,7 @@ class DecoupledSoftmax(_Tempered):
 
     def stages(self) -> Program:
         """The negatives first; then each positive against them."""
-        negatives = Stage({"rivals": logsumexp("negatives", self.scaled)})
+        negatives = Stage({"rivals": logsumexp("negatives", self.tempered())})
         return negatives, Stage({"loss": total("targets", self._phi)})
 
     def _phi(self, e: Entries) -> Tensor:
@@ -372,13 +385,13 @@ class MultiSimilarity(EmbeddingLoss):
 
     def stages(self) -> Program:
         """The thresholds of mining, as constants; then the two sides."""
-        pull = logsumexp("positives", lambda e: -self.alpha * (e.s - self.base))
-        push = logsumexp("negatives", lambda e: self.beta * (e.s - self.base))
+        pull = logsumexp("positives", Affine(-self.alpha, self.alpha * self.base))
+        push = logsumexp("negatives", Affine(self.beta, -self.beta * self.base))
         if self.epsilon is None:
             return (Stage({"pull": pull, "push": push}),)
         epsilon = self.epsilon
-        pull = replace(pull, keep=lambda e: e.s < e.row.high + epsilon)
-        push = replace(push, keep=lambda e: e.s > e.row.low - epsilon)
+        pull = replace(pull, keep=lambda e: e.row.high + epsilon - e.s)
+        push = replace(push, keep=lambda e: e.s - (e.row.low - epsilon))
         extremes = {"least": minimum("positives"), "most": maximum("negatives")}
         rows = {"low": detached(lambda z: z.least), "high": detached(lambda z: z.most)}
         return Stage(extremes, rows), Stage({"pull": pull, "push": push})

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from margins.cards import Card, carded
-from margins.engine.pair_sums import Surrogate
+from margins.engine.pair_sums import Method, Surrogate
 from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.lists import ListLoss
 from margins.losses.forms.pairs import PairsLoss, Scope
@@ -34,15 +34,19 @@ class MannWhitney(PairsLoss):
     r"""Mean over pairs of a surrogate of "the negative scores higher than the positive".
 
     $L = \mathrm{mean}_{p, n} \ell((s_n - s_p) / \tau)$ with $\ell(x) = \log(1 + e^x)$ (logistic),
-    $\max(0, 1 + x)$ (hinge) or $(1 + x)^2$ (square).
+    $\max(0, 1 + x)$ (hinge), its square (squared hinge), $(1 + x)^2$ (square) or $x$ (linear). The time grows
+    with the number of scores, not of pairs, and no matrix of pairs is held.
 
     Its scores have no meaning beyond their order: do not read them as probabilities.
 
     Args:
-        surrogate: "logistic", "hinge" or "square".
+        surrogate: "logistic", "hinge", "squared_hinge", "square" or "linear". "linear" has no minimum: use it
+            with bounded scores.
         temperature: $\tau$ > 0.
         scope: "global" pairs all positives with all negatives of the batch, across queries, so that one
-            threshold serves all; "row" stays within a query; "column" is one-versus-rest for classes.
+            threshold serves all; "row" stays within a query (or within `groups` of the call); "column" is
+            one-versus-rest for classes.
+        method: how the pairs are summed, see `margins.engine.pair_sums`; `sums` says which ran.
         reduction: over rows or columns; see `margins.engine.reduction`.
 
     References:
@@ -59,9 +63,12 @@ class MannWhitney(PairsLoss):
         *,
         temperature: float = 1.0,
         scope: Scope = "global",
+        method: Method = "auto",
         reduction: str = "mean",
     ) -> None:
-        super().__init__(surrogate=surrogate, temperature=temperature, scope=scope, reduction=reduction)
+        super().__init__(
+            surrogate=surrogate, temperature=temperature, scope=scope, method=method, reduction=reduction
+        )
 
 
 _LARGEST_GRADE = 60

@@ -12,6 +12,7 @@ from torch import Tensor
 from margins.cards import Card, carded
 from margins.engine.evaluators import Rows
 from margins.engine.statistics import (
+    Affine,
     Entries,
     Program,
     Repeat,
@@ -82,7 +83,7 @@ class LDRKL(StatisticsLoss):
 
     def stages(self) -> Program:
         """The negatives first; then each positive against them."""
-        rivals = logsumexp("negatives", lambda e: (e.s + self.margin) / self.lam)
+        rivals = logsumexp("negatives", Affine(1 / self.lam, self.margin / self.lam))
         return Stage({"rivals": rivals}), Stage({"gap": total("targets", self._gap)})
 
     def _gap(self, e: Entries) -> Tensor:

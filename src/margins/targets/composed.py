@@ -124,6 +124,10 @@ class Mixed(Storage):
     def take(self, rows: Int[Tensor, " taken"]) -> Mixed:
         return Mixed(self.first.take(rows), self.second.take(rows), self.share[rows])
 
+    def between(self, start: int, stop: int) -> Mixed:
+        parts = self.first.between(start, stop), self.second.between(start, stop)
+        return Mixed(*parts, self.share[start:stop])
+
     @classmethod
     def cat(cls, parts: Sequence[Mixed]) -> Mixed:
         targets = type(parts[0].first)
@@ -274,6 +278,9 @@ class Appended(Storage):
 
     def take(self, rows: Int[Tensor, " taken"]) -> Appended:
         return replace(self, pieces=tuple(p.take(rows) for p in self.pieces))
+
+    def between(self, start: int, stop: int) -> Appended:
+        return replace(self, pieces=tuple(p.between(start, stop) for p in self.pieces))
 
     @classmethod
     def cat(cls, parts: Sequence[Appended]) -> Appended:

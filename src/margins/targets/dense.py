@@ -11,8 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from margins.errors import MarginsError
-from margins.targets.storage import Positives, Storage, check_same_candidates
+from margins.targets.storage import Positives, Storage, UnknownEntries, check_same_candidates
 from margins.taxonomy import Taxonomy
+
+_RARE = 32  # one entry in so many: above that a mask costs less than a list
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,9 @@ class DenseGrades(Storage):
 
     def take(self, rows: Int[Tensor, " taken"]) -> DenseGrades:
         return replace(self, matrix=self.matrix[rows])
+
+    def between(self, start: int, stop: int) -> DenseGrades:
+        return replace(self, matrix=self.matrix[start:stop])
 
     @classmethod
     def cat(cls, parts: Sequence[DenseGrades]) -> DenseGrades:
@@ -121,6 +126,27 @@ class Matches(Storage):
 
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
         return None if self.same_items is None else self.same_items[rows] != columns
+
+    def few_positives(self) -> Positives | None:
+        total = int(self.num_positives().sum())
+        return self.positives() if _RARE * total <= self.num_anchors * self.num_candidates else None
+
+    def unknown_entries(self) -> UnknownEntries | None:
+        if self.same_items is None:
+            return super().unknown_entries()
+        rows = (self.same_items >= 0).nonzero()[:, 0]
+        return UnknownEntries(rows, self.same_items[rows])
+
+    def positives(self) -> Positives:
+        """Every match, found by sorting the candidates by label."""
+        order = self.candidate_labels.argsort(stable=True)
+        ordered = self.candidate_labels[order]
+        first = torch.searchsorted(ordered, self.anchor_labels, right=False)
+        lengths = torch.searchsorted(ordered, self.anchor_labels, right=True) - first
+        rows = torch.arange(self.num_anchors, device=self.device).repeat_interleave(lengths)
+        before = lengths.cumsum(0) - lengths
+        place = torch.arange(rows.shape[0], device=self.device) - before[rows] + first[rows]
+        return Positives(rows, order[place], torch.ones(rows.shape, device=self.device))
 
     def num_positives(self) -> Int[Tensor, " anchors"]:
         ordered = self.candidate_labels.sort().values

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree  # pyright: ignore[reportPrivateUsage]  (torch has no public name for it)
 
+from margins.targets.columns import Columns
 from margins.targets.composed import Appended, Mixed
 from margins.targets.dense import DenseGrades, Matches, TreeGrades, Values
 from margins.targets.reading import Margins
@@ -18,7 +19,7 @@ from margins.targets.storage import ClassIndex, Paired, SparseRows
 from margins.targets.targets import Targets
 
 _RECORDS = (
-    *(Appended, ClassIndex, DenseGrades, Matches, Mixed, Paired, SparseRows, TreeGrades, Values),
+    *(Appended, ClassIndex, Columns, DenseGrades, Matches, Mixed, Paired, SparseRows, TreeGrades, Values),
     *(Margins, Targets),
 )
 

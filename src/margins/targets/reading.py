@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from margins.targets.columns import Columns
 from margins.targets.composed import Appended, Mixed, both
 from margins.targets.dense import Matches
 from margins.targets.fields import columns_of, combined, entries_of
 from margins.targets.storage import (
     Positives,
     Storage,
+    UnknownEntries,
     column_blocks,
     count_known,
     count_positives,
@@ -103,6 +105,8 @@ class ReadTargets:
     def _inner(self) -> tuple[ReadTargets, ...]:
         if isinstance(self.storage, Mixed):
             return self.storage.first, self.storage.second
+        if isinstance(self.storage, Columns):
+            return (self.storage.whole,)
         return self.storage.pieces if isinstance(self.storage, Appended) else ()
 
     @property
@@ -141,7 +145,9 @@ class ReadTargets:
         self, start: int, stop: int, dtype: torch.dtype | None = None
     ) -> Float[Tensor, "anchors block"]:
         """Strength of each entry of the columns, smoothing included, computed in `dtype`."""
-        grades = self.storage.grades(start, stop)
+        storage = self.storage
+        is_view = isinstance(storage, Columns)  # of targets that compute in `dtype` themselves
+        grades = storage.grades(start, stop, dtype) if is_view else storage.grades(start, stop)
         grades = grades if dtype is None else grades.to(dtype)
         if self.smoothing == 0:
             return grades
@@ -182,6 +188,18 @@ class ReadTargets:
             None if unknown is None else ~unknown,
             None if weight is None else weight > 0,
         )
+
+    def unknown_entries(self) -> UnknownEntries | None:
+        """The unknown entries one by one, where there are few; None where only masks tell them."""
+        layered = self.unknown is not None or self.entry_weight is not None
+        return None if layered else self.storage.unknown_entries()
+
+    def few_positives(self) -> Positives | None:
+        """The positives one by one, where they are listed or cheaply found and rare; None otherwise.
+
+        Rare is one entry in 32: above that a mask costs less than a list.
+        """
+        return None if self.smoothing else self.storage.few_positives()
 
     def weight_of(self, start: int, stop: int) -> Float[Tensor, "anchors block"] | None:
         """Entry weights of the columns; None when all are 1."""

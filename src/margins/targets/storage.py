@@ -26,6 +26,13 @@ class Positives(NamedTuple):
     values: Float[Tensor, " positives"]
 
 
+class UnknownEntries(NamedTuple):
+    """Entries that are not known: entry k is in `rows[k]` and `columns[k]`, rows ascending."""
+
+    rows: Int[Tensor, " unknown"]
+    columns: Int[Tensor, " unknown"]
+
+
 @runtime_checkable
 class Matrix(Protocol):
     """Anything that says, block by block, which entries are positive and known."""
@@ -76,6 +83,10 @@ class Storage(ABC):
     def take(self, rows: Int[Tensor, " taken"]) -> Storage:
         """The chosen anchors, in the order given; a row may be taken more than once."""
 
+    def between(self, start: int, stop: int) -> Storage:
+        """Consecutive anchors; without a copy of what is held for every entry."""
+        return self.take(torch.arange(start, stop, device=self.device))
+
     @classmethod
     @abstractmethod
     def cat(cls, parts: Sequence[Any]) -> Storage:
@@ -96,6 +107,17 @@ class Storage(ABC):
     def known_at(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"] | None:
         """Which of the single entries are known; None when all are."""
         return None
+
+    def few_positives(self) -> Positives | None:
+        """`positives` where they are cheaply found and few; None otherwise."""
+        return self.positives() if self.is_sparse else None
+
+    def unknown_entries(self) -> UnknownEntries | None:
+        """The unknown entries one by one, where there are few; None where only masks tell them."""
+        if self.known(0, 0) is not None:
+            return None
+        nothing = torch.zeros(0, dtype=torch.long, device=self.device)
+        return UnknownEntries(nothing, nothing)
 
     def known_rows(self) -> Bool[Tensor, " anchors"] | None:
         """Which rows have a target at all; None when all have."""

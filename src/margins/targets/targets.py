@@ -135,7 +135,8 @@ class Targets(TransformedTargets):
                 raise MarginsError(
                     "same_items", expected=f"[B] = {list(anchor_labels.shape)}", received=describe(same_items)
                 )
-            checks.check_range("same_items", same_items, candidate_labels.shape[0], ignored=-1)
+            if same_items.shape[0] > 0:  # without anchors there may be no candidates either
+                checks.check_range("same_items", same_items, candidate_labels.shape[0], ignored=-1)
         same_items = None if same_items is None else same_items.long()
         return cls(Matches(anchor_labels.long(), candidate_labels.long(), same_items))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from margins.errors import MarginsError, describe, values_are_readable
 from margins.targets import checks
+from margins.targets.columns import Columns
 from margins.targets.composed import Appended, Mixed
 from margins.targets.fields import as_field, combined, rows_of, stacked
 from margins.targets.reading import Margins, ReadTargets
@@ -178,6 +179,41 @@ class TransformedTargets(ReadTargets):
         )
 
     __getitem__ = take
+
+    def between(self: Own, start: int, stop: int) -> Own:
+        """Consecutive anchors, as `take` gives them, but without a copy of matrices."""
+        num_anchors = self.num_anchors
+
+        def cut(field: Tensor | None) -> Tensor | None:
+            if field is None or (field.shape[0] == 1 and num_anchors != 1):
+                return field
+            return field[start:stop]
+
+        return type(self)(
+            self.storage.between(start, stop),
+            row_weight=None if self.row_weight is None else self.row_weight[start:stop],
+            unknown=cut(self.unknown),
+            entry_weight=cut(self.entry_weight),
+            margins=Margins(*(cut(f) for f in self.margins.fields())),
+            smoothing=self.smoothing,
+        )
+
+    def columns(self: Own, start: int, stop: int) -> Own:
+        """A view of candidates start to stop, for the same anchors; whole rows still decide what they did.
+
+        Smoothing spreads over the row's known entries in all columns, and rows keep their weights.
+
+        Args:
+            start: first column, at least 0.
+            stop: one past the last, at most C; equal to start for no columns.
+        """
+        if not 0 <= start <= stop <= self.num_candidates:
+            raise MarginsError(
+                "columns(start, stop)",
+                expected=f"0 <= start <= stop <= C = {self.num_candidates}",
+                received=f"{start}, {stop}",
+            )
+        return type(self)(Columns(self, start, stop), row_weight=self.row_weight)
 
     @classmethod
     def cat(cls: type[Own], parts: Sequence[Own]) -> Own:

@@ -134,15 +134,19 @@ class StatisticsLoss(Loss):
             targets: as for a matrix of scores [B, C].
             bias: [C], added to the scores.
             rule: how scores are made; the loss's own by default.
-            evaluator: `Dense()` (default) or `Blockwise()`, which keeps no [B, C] tensor.
+            evaluator: `Dense()` (default); `Blockwise()`, which keeps no [B, C] tensor; or `Sharded()`, where
+                candidates, bias and side blocks are this rank's own and targets are over those of all ranks.
             side: see `forward`.
             ids: see `forward`.
             denominator: see `forward`.
         """
-        source = factored(rule or self.score_rule, embeddings, candidates, bias)
-        return self.on_source(
-            source, targets, evaluator=evaluator or Dense(), side=side, ids=ids, denominator=denominator
-        )
+        evaluator = evaluator or Dense()
+        with evaluator.guarded():
+            source = factored(rule or self.score_rule, embeddings, candidates, bias)
+            made = targets if isinstance(targets, Targets) else None
+            known_targets = as_targets(targets, evaluator.whole_shape(source, made))
+        rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
+        return rows.reduce(self.reduction, denominator)
 
     def on_source(
         self,
@@ -165,7 +169,10 @@ class StatisticsLoss(Loss):
             denominator: see `forward`.
         """
         evaluator = evaluator or (Spherical() if isinstance(source, SphericalSource) else Blockwise())
-        rows = self.evaluate(source, as_targets(targets, source.shape), evaluator, side=side, ids=ids)
+        with evaluator.guarded():
+            made = targets if isinstance(targets, Targets) else None
+            known_targets = as_targets(targets, evaluator.whole_shape(source, made))
+        rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
         return rows.reduce(self.reduction, denominator)
 
     def evaluate(
@@ -178,24 +185,30 @@ class StatisticsLoss(Loss):
         ids: Tensor | None = None,
     ) -> RowLosses:
         """Row losses of any source of scores under any evaluator."""
-        check_device(source.like, targets)
-        self.check_targets(targets)
-        if source.shape[1] == 0:
-            raise MarginsError("scores", expected="[B, C] with C >= 1", received=str(list(source.shape)))
-        if ids is not None and tuple(ids.shape) != (source.shape[0],):
-            raise MarginsError("ids", expected=f"[B] = [{source.shape[0]}]", received=describe(ids))
-        program = self.stages()
-        evaluator.check(type(self).__name__, program, source, targets)
-        valid = self._valid(targets)
-        z = evaluator.run(
-            program, source, targets,
-            side=self._checked_side(side, source.shape), valid=valid, rows=self.initial_rows(ids),
-        )  # fmt: skip
+        with evaluator.guarded():
+            self._check(source, targets, ids)
+            program = self.stages()
+            evaluator.check(type(self).__name__, program, source, targets)
+            valid = self._valid(targets)
+            z = evaluator.run(
+                program, source, targets,
+                side=self._checked_side(side, source.shape), valid=valid, rows=self.initial_rows(ids),
+            )  # fmt: skip
         values = self.row(z)
         if valid is not None:
             values = torch.where(valid, values, 0.0)
         self.observe(z, ids, valid)
-        return RowLosses(values, counts=valid, weight=targets.row_weight, units=self.units(targets))
+        shared, weight = evaluator.shared(values), evaluator.shared(targets.row_weight)
+        assert shared is not None  # noqa: S101 - values are a tensor
+        return RowLosses(shared, counts=valid, weight=weight, units=self.units(targets))
+
+    def _check(self, source: Source, targets: Targets, ids: Tensor | None) -> None:
+        check_device(source.like, targets)
+        self.check_targets(targets)
+        if targets.num_candidates == 0:
+            raise MarginsError("scores", expected="[B, C] with C >= 1", received=str(list(source.shape)))
+        if ids is not None and tuple(ids.shape) != (source.shape[0],):
+            raise MarginsError("ids", expected=f"[B] = [{source.shape[0]}]", received=describe(ids))
 
     def _valid(self, targets: Targets) -> Bool[Tensor, " anchors"] | None:
         """Rows that have a target, a weight and what the loss needs; None when all have."""
@@ -256,9 +269,9 @@ class EmbeddingLoss(StatisticsLoss):
     ) -> Float[Tensor, "*reduced"]:
         """Every embedding is an anchor; items of its label are its positives, itself excepted.
 
-        On several ranks it sees the local items only, unless they are gathered first:
-        `references=gather_rows(embeddings), reference_labels=gather_rows(labels), same_items=` each anchor's
-        place among them, from `margins.engine`; divide by the anchors of all ranks with `denominator`.
+        On several ranks it sees the local items only, unless `evaluator=Sharded()`: then each rank brings its
+        part of the batch, and every rank gets the loss of the whole. Side blocks are then of all anchors and
+        this rank's references.
 
         Args:
             embeddings: [B, d]; scored as they come by the loss's rule (`Cosine` normalises them).
@@ -267,10 +280,28 @@ class EmbeddingLoss(StatisticsLoss):
             reference_labels: [R] integers, with references.
             same_items: [B] place of each anchor among the references, -1 when it is not there.
             rule: another score rule.
-            evaluator: `Dense()` (default) or `Blockwise()`.
+            evaluator: `Dense()` (default), `Blockwise()` or `Sharded()`.
             side: see `forward`.
             denominator: see `forward`.
         """
+        evaluator = evaluator or Dense()
+        with evaluator.guarded():
+            candidates, own = self._posed(embeddings, labels, references, reference_labels, same_items)
+            anchors, targets = evaluator.whole_batch(embeddings, candidates, own)
+        return self.on_candidates(
+            anchors, candidates, targets,
+            rule=rule, evaluator=evaluator, side=side, denominator=denominator,
+        )  # fmt: skip
+
+    def _posed(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | Targets,
+        references: Tensor | None,
+        reference_labels: Tensor | None,
+        same_items: Tensor | None,
+    ) -> tuple[Tensor, Targets]:
+        """Candidates and targets of items and labels."""
         if (references is None) != (reference_labels is None) and not isinstance(labels, Targets):
             raise MarginsError(
                 "reference_labels",
@@ -278,10 +309,6 @@ class EmbeddingLoss(StatisticsLoss):
                 received="one of them",
             )
         candidates = embeddings if references is None else references
-        targets = labels if isinstance(labels, Targets) else Targets.of_matches(
-            labels, reference_labels, same_items=same_items
-        )  # fmt: skip
-        return self.on_candidates(
-            embeddings, candidates, targets,
-            rule=rule, evaluator=evaluator, side=side, denominator=denominator,
-        )  # fmt: skip
+        if isinstance(labels, Targets):
+            return candidates, labels
+        return candidates, Targets.of_matches(labels, reference_labels, same_items=same_items)
