@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.blockwise import LargestTensor
+from harness.problems import make_problem
 from margins.engine import Blockwise, Dense, Evaluator, log_soft_topk, soft_topk
 from margins.engine.evaluators import Pass
 from margins.engine.score_tiles import Readings, ScoreTiles
@@ -18,7 +19,7 @@ from margins.engine.statistics import Statistic
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import SoftTopK
 from margins.targets import Targets
-from reference.topk import log_shares
+from reference.topk import log_shares, soft_top_k
 
 LIMIT = 12
 """Readings of the scores that forward and backward may take together."""
@@ -212,6 +213,16 @@ def test_the_loss_passes_gradcheck_under_both_evaluators(k) -> None:
             return SoftTopK(k, sharpness=1.3).on_candidates(a, b, targets, evaluator=evaluator)
 
         assert torch.autograd.gradcheck(value, (x, w))
+
+
+@pytest.mark.parametrize("kind", ["label sets", "matches"])
+def test_k_may_be_the_number_of_positives_of_the_row(kind: str) -> None:
+    problem = make_problem(kind, 5, entry_weights=False)
+    loss = SoftTopK("positives", sharpness=0.7)
+    expected = soft_top_k(*problem.arrays, k=None, sharpness=0.7)
+    np.testing.assert_allclose(loss.per_anchor(problem.scores, problem.targets), expected, rtol=1e-9, atol=0)
+    two = soft_top_k(*problem.arrays, k=2, sharpness=0.7)
+    assert np.abs(np.subtract(expected, two)).max() > 0.1, "vacuous: every row has two"
 
 
 def test_wide_rows_in_blocks_equal_the_dense_ones_and_hold_no_matrix() -> None:

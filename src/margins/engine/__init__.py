@@ -5,6 +5,7 @@ from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.gather import gather_rows
 from margins.engine.gradient_cache import GradientCache
 from margins.engine.reduction import Reduction, RowLosses
+from margins.engine.sampled import Sampled
 from margins.engine.score_rules import (
     Cosine,
     Custom,
@@ -30,6 +31,7 @@ __all__ = [
     "GradientCache",
     "Reduction",
     "RowLosses",
+    "Sampled",
     "ScoreRule",
     "Sharded",
     "Spherical",
