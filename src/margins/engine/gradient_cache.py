@@ -121,8 +121,8 @@ class GradientCache:
 
     def _choose_chunks(self, views: list[tuple[Encoder, Any]]) -> None:
         size = self._chunk_size
-        if size != "auto":
-            self.chunk_sizes = tuple(size for _ in views)
+        if isinstance(size, int):
+            self.chunk_sizes = (size,) * len(views)
         elif len(self.chunk_sizes) != len(views):
             self.chunk_sizes = tuple(self._fitting(encoder, view) for encoder, view in views)
 
