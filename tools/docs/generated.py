@@ -134,7 +134,7 @@ def _beside(name: str) -> ModuleType:
 
 
 _SPEED = _beside("speed")
-_MANY_LABELS = _beside("many_labels")
+_MANY_LABELS = _beside("many_labels_page")
 PARTS: dict[str, Callable[[], str]] = {
     **{part.__name__: part for part in (metrics, methods, presets, recipe_keys, command_line, floors)},
     "speed_drawn": _SPEED.drawn,
