@@ -72,10 +72,10 @@ def per_class(area: Area) -> Callable[[Classes | Candidates, Floats], Floats]:
 
 def _where_positive(area: Area, block: _Block) -> Floats:
     """The areas of a block; only columns with something positive are sorted: of many labels few may have."""
-    own = block.positive.any(1)
+    own = np.asarray(block.positive.any(1))
     if own.all():
         return area(block)
-    areas = np.full(len(own), np.nan)
+    areas = np.full(own.shape, np.nan)
     areas[own] = area(_Block(*(part[own] for part in block)))
     return areas
 
