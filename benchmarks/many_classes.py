@@ -51,7 +51,7 @@ def cut() -> LossOf:
     """Cross-entropy that never holds the logits, in Triton."""
     from cut_cross_entropy import linear_cross_entropy
 
-    return linear_cross_entropy
+    return lambda x, w, y: linear_cross_entropy(x.bfloat16(), w.bfloat16(), y)
 
 
 def limit(x: Tensor, w: Tensor, _: Tensor) -> Run:
@@ -73,7 +73,10 @@ def contest(
                 make=dense, alone=alone, ratio=ratio, memory_ratio=MEMORY_LIMIT
             ),
             "Liger kernel": Way(make=liger, package="liger-kernel", needs_cuda=True),
-            "cut cross-entropy": Way(make=cut, package="cut-cross-entropy", needs_cuda=True),
+            "cut cross-entropy": Way(
+                make=cut, package="cut-cross-entropy", needs_cuda=True,
+                differs="it takes bfloat16 alone",
+            ),
         },
     )  # fmt: skip
 

@@ -166,7 +166,8 @@ def _commit() -> str:
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout
 
-    changed = [line for line in git("status", "--porcelain").splitlines() if not line.endswith(RESULTS.name)]
+    lines = git("status", "--porcelain").splitlines()
+    changed = [line for line in lines if not ("benchmarks/" in line and line.endswith(".csv"))]
     return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
 
 

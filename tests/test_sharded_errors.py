@@ -15,7 +15,7 @@ SAID = {
     "float64": "dtype of the scores",
     "other width": "axes of the embeddings",
     "other labels": "targets: expected the same on every rank",
-    "targets over its own": "(anchors, candidates)",
+    "targets over its own": "call: expected the same on every rank",
     "a label outside": "labels: expected integers in [0, C)",
     "not finite": "candidates: expected finite numbers",
     "overflow": "scores of rank LAST",
@@ -43,7 +43,7 @@ def test_an_odd_rank_is_refused_on_every_rank_and_the_group_works_on(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("targets for too many", "(anchors, candidates)"),
+        ("targets for too many", "candidates of all ranks"),
         ("more targets", "candidates of all ranks"),
         ("a label outside", "labels"),
         ("layers", "targets"),

@@ -134,12 +134,15 @@ def _beside(name: str) -> ModuleType:
 
 
 _SPEED = _beside("speed")
+_MANY_LABELS = _beside("many_labels_page")
 PARTS: dict[str, Callable[[], str]] = {
     **{part.__name__: part for part in (metrics, methods, presets, recipe_keys, command_line, floors)},
     "speed_drawn": _SPEED.drawn,
     "speed_tables": _SPEED.tables,
     "speed_of_machine": _SPEED.machine,
     "speed_on_cuda": _SPEED.on_cuda,
+    "many_labels_quality": _MANY_LABELS.quality,
+    "many_labels_cost": _MANY_LABELS.cost,
 }
 
 

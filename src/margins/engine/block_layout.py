@@ -11,9 +11,9 @@ from torch import Tensor
 
 from margins.engine.entries import BlockEntries, Holes
 from margins.engine.evaluators import Pass
-from margins.engine.score_rules import ScoreRule
+from margins.engine.score_rules import ScoreRule, as_product
 from margins.engine.sources import Factored
-from margins.engine.statistics import Statistic
+from margins.engine.statistics import SlopedPhi, Statistic
 from margins.targets import Targets
 
 Span = tuple[int, int]
@@ -94,8 +94,11 @@ class Layout:
     ) -> tuple[Tensor, ...]:
         """Learned tensors that phi or the score rule read by themselves: parameters of a loss or a gate.
 
-        One column is scored from constants; what still asks for a gradient came from elsewhere.
+        One column is scored from constants; what still asks for a gradient came from elsewhere. The rules
+        and functions of this house that read nothing else are known.
         """
+        if as_product(self.rule) is not None and all(isinstance(s.phi, SlopedPhi) for s in statistics):
+            return ()
         rows, first = (0, tensors[0].shape[0]), (0, 1)
         constants = [t.detach() for t in self.cut(tensors, rows, first)]
         with torch.enable_grad():

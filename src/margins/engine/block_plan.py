@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from margins.engine.free_memory import free_bytes
 from margins.engine.fused import Kernels, kernels_on
 from margins.errors import MarginsError
 
@@ -16,7 +17,6 @@ _MOST_ROWS = 1024
 _FEWEST_COLUMNS = 512
 _DEVICE_TILE = 1 << 26  # bytes of a block on an accelerator, whose kernels want long work
 _CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-_MEMORY_FILE = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def planned(
     columns = min(num_candidates, block_size or max(_FEWEST_COLUMNS, tile // max(rows, 1)))
     needed = (_TILES * rows * columns + num_anchors * dim) * item
     free = free_bytes(device)
-    if free is not None and needed > free:
+    if needed > free:
         raise MarginsError(
             "block_size",
             expected=f"blocks that fit the {free / 2**20:,.0f} MiB of free memory",
@@ -79,18 +79,6 @@ def planned(
             fix="leave block_size and row_block_size out, or give smaller ones",
         )
     return BlockPlan(num_anchors, num_candidates, rows, columns, needed, kernels_on(device))
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type != "cpu" or not _MEMORY_FILE.exists():
-        return None
-    for line in _MEMORY_FILE.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 @functools.cache

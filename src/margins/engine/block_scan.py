@@ -21,7 +21,7 @@ from margins.engine.block_plan import BlockPlan
 from margins.engine.block_scores import BlockScores, add_part, listed_gradient
 from margins.engine.entries import Holes, terms_in
 from margins.engine.running import Running
-from margins.engine.score_rules import ProductRule
+from margins.engine.score_rules import as_product
 from margins.engine.sources import full_precision
 from margins.engine.statistics import Statistic
 from margins.errors import MarginsError, OnceDifferentiableError
@@ -37,29 +37,17 @@ class ScanJob:
         statistics: at least one.
         layout: of its tensors.
         plan: of its blocks.
+        stripes: the anchors, as many at a time as a block holds.
         listing: the positives, when they are known one by one.
         reads: whether the scores of the listed positives are wanted.
-        unknown: the unknown entries, when they are known one by one.
     """
 
     statistics: tuple[Statistic, ...]
     layout: Layout
     plan: BlockPlan
+    stripes: list[Stripe]
     listing: Positives | None
     reads: bool
-    unknown: UnknownEntries | None
-
-    def stripes(self) -> list[Stripe]:
-        """The anchors, as many at a time as a block holds."""
-        spans, targets = self.plan.row_spans(), self.layout.targets
-        return [
-            Stripe(
-                rows=span,
-                targets=targets if len(spans) == 1 else targets.between(*span),
-                listing=self.listing and BlockListing.of(self.listing, self.unknown, span, self.plan),
-            )
-            for span in spans
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +61,28 @@ class Stripe:
     def holes(self, number: int) -> Holes | None:
         """The listed entries of a block that masks would leave out."""
         return None if self.listing is None else self.listing.holes(number)
+
+
+def stripes_of(
+    plan: BlockPlan, targets: Targets, listing: Positives | None, unknown: UnknownEntries | None
+) -> list[Stripe]:
+    """The anchors, as many at a time as a block holds.
+
+    Args:
+        plan: of the blocks.
+        targets: of all anchors.
+        listing: the positives, when they are known one by one.
+        unknown: the unknown entries, when they are known one by one.
+    """
+    spans = plan.row_spans()
+    return [
+        Stripe(
+            rows=span,
+            targets=targets if len(spans) == 1 else targets.between(*span),
+            listing=listing and BlockListing.of(listing, unknown, span, plan),
+        )
+        for span in spans
+    ]
 
 
 class Scan(torch.autograd.Function):
@@ -118,7 +128,7 @@ class Scan(torch.autograd.Function):
 def _read(job: ScanJob, tensors: Sequence[Tensor], running: list[Running], listed: Tensor) -> None:
     """Takes in all blocks."""
     scores = BlockScores.of(job.layout, tensors, job.plan)
-    work, stripes = scores.second_buffer(), job.stripes()
+    work, stripes = scores.second_buffer(), job.stripes
     for number, columns in enumerate(job.plan.column_spans()):
         scores.turn_to(columns)
         for stripe in stripes:
@@ -141,7 +151,7 @@ def _empty_sums(
     pairs = enumerate(zip(tensors, wanted, strict=True))
     sums = [torch.zeros_like(t) if w and i != 1 else None for i, (t, w) in pairs]
     if wanted[1]:
-        written = writes_all and job.plan.num_anchors > 0 and isinstance(job.layout.rule, ProductRule)
+        written = writes_all and job.plan.num_anchors > 0 and as_product(job.layout.rule) is not None
         sums[1] = torch.empty_like(tensors[1]) if written else torch.zeros_like(tensors[1])
     return sums
 
@@ -165,10 +175,10 @@ class _Backward:
 
     def run(self) -> None:
         """All blocks, or the listed entries alone when those are all that is asked for."""
-        job, rule = self._job, self._layout.rule
+        job, rule = self._job, as_product(self._layout.rule)
         if not self._active and (self._listed is None or job.listing is None):
             return
-        if not self._active and isinstance(rule, ProductRule):
+        if not self._active and rule is not None:
             assert self._listed is not None  # noqa: S101  (asked just now)
             assert job.listing is not None  # noqa: S101
             factors = slice(self._factors)
@@ -194,7 +204,7 @@ class _Backward:
         return [*values[: self._factors], *values[self._num_own :]]
 
     def _blocks(self) -> None:
-        plan, stripes = self._job.plan, self._job.stripes()
+        plan, stripes = self._job.plan, self._job.stripes
         scores = BlockScores.of(
             self._layout, self._of_factors(self._tensors), plan, self._of_factors(self._sums)
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from margins.engine.block_layout import Layout, Span, narrowed
 from margins.engine.block_plan import BlockPlan
-from margins.engine.score_rules import LinkedRule, ProductRule
+from margins.engine.score_rules import LinkedRule, ProductRule, as_product
 from margins.targets import Positives
 
 Sums = Sequence[Tensor | None]
@@ -37,7 +37,7 @@ class BlockScores(ABC):
         layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums | None = None
     ) -> BlockScores:
         """The fitting way to make them; without `sums` nothing will be brought back."""
-        kind = _Products if isinstance(layout.rule, ProductRule) else _ByRule
+        kind = _ByRule if as_product(layout.rule) is None else _Products
         return kind(layout, tensors, plan, sums or [None] * len(tensors))
 
     @property

@@ -5,21 +5,24 @@ Memory beyond inputs and their gradients is that of a few blocks. Value and grad
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from margins.engine.block_layout import Layout, tensors_with_gradient
 from margins.engine.block_plan import BlockPlan, planned
-from margins.engine.block_scan import Scan, ScanJob
+from margins.engine.block_scan import Scan, ScanJob, stripes_of
 from margins.engine.evaluators import Evaluator, Pass
-from margins.engine.score_rules import pairs_are_finer
-from margins.engine.sources import Factored
-from margins.engine.statistics import Statistic
+from margins.engine.score_rules import Cosine, Dot, pairs_are_finer, unit
+from margins.engine.sources import Factored, Source
+from margins.engine.statistics import Program, Statistic
 from margins.errors import MarginsError, values_are_readable
 from margins.targets import Positives, Targets
+
+_OF_A_BATCH = 4  # up to so many candidates an anchor are taken for items of a batch
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,27 @@ class Blockwise(Evaluator):
             block_size=self.block_size, row_block_size=self.row_block_size,
         )  # fmt: skip
 
+    def start(
+        self,
+        program: Program,
+        source: Source,
+        targets: Targets,
+        *,
+        side: Mapping[str, Tensor],
+        valid: Bool[Tensor, " anchors"] | None,
+        rows: dict[str, Tensor],
+    ) -> Pass:
+        """See `Evaluator.start`; the vectors of a batch are scaled once, not in every block.
+
+        Very many candidates are scaled block by block instead, which keeps no copy of them.
+        """
+        if isinstance(source, Factored) and isinstance(source.rule, Cosine):
+            own, others = source.embeddings, source.candidates
+            if others.shape[0] <= _OF_A_BATCH * own.shape[0]:
+                scaled = unit(own)
+                source = Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
+        return super().start(program, source, targets, side=side, valid=valid, rows=rows)
+
     def listing(self, targets: Targets) -> Positives | None:
         """Also matches by label are listed, where they are rare."""
         return targets.few_positives()
@@ -92,7 +116,9 @@ class Blockwise(Evaluator):
         like, learns = source.like, torch.is_grad_enabled()
         reads = here.listing is not None and here.listed_scores is None and not pairs_are_finer(source.rule)
         plan = self._plan_of(source, here.targets)
-        job = ScanJob(statistics, layout, plan, here.listing, reads, here.targets.unknown_entries())
+        if here.stripes is None:  # the same for every stage
+            here.stripes = stripes_of(plan, here.targets, here.listing, here.targets.unknown_entries())
+        job = ScanJob(statistics, layout, plan, here.stripes, here.listing, reads)
         outside = layout.outside_tensors(job.statistics, tensors) if learns else ()
         *found, listed = Scan.apply(job, *tensors, *outside)  # pyright: ignore[reportGeneralTypeIssues]
         if reads and (learns or not any(t.requires_grad for t in tensors)):

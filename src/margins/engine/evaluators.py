@@ -10,6 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,6 +37,7 @@ class Pass:
     rows: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     listing: Positives | None = None
     listed_scores: Tensor | None = None
+    stripes: list[Any] | None = None  # what an evaluator prepared once for all stages
 
 
 class Rows(NamedValues):
@@ -120,8 +122,13 @@ class Evaluator(ABC):
         """Around what may fail before the scores are read: several ranks then fail together."""
         return contextlib.nullcontext()
 
-    def whole_shape(self, source: Source) -> tuple[int, int]:
-        """(anchors, candidates) of the whole problem, of which the source may be a part."""
+    def whole_shape(self, source: Source, targets: Targets | None) -> tuple[int, int]:
+        """(anchors, candidates) of the whole problem, of which the source may be a part.
+
+        Args:
+            source: of the scores.
+            targets: None when they are to be made for this shape.
+        """
         return source.shape
 
     def whole_batch(self, anchors: Tensor, candidates: Tensor, targets: Targets) -> tuple[Tensor, Targets]:

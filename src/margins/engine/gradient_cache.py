@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from margins.engine.chunk_memory import bytes_per_row, free_bytes
+from margins.engine.chunk_memory import bytes_per_row
+from margins.engine.free_memory import free_bytes
 from margins.engine.random_state import RandomState
 from margins.errors import MarginsError, describe
 

@@ -79,7 +79,7 @@ class Ranks:
                     raise _failed_on(rank, text)
             for rank, (theirs, _) in enumerate(received):
                 if theirs[1] != facts[1]:
-                    raise _differs("ranks", what, rank)
+                    raise _differs("call", f"'{what}'", rank)
                 for name, mine, other in zip(same, facts[2:].tolist(), theirs[2:].tolist(), strict=False):
                     if mine != other:
                         raise _differs(name, same[name], rank, None if _is_text(same[name]) else other)

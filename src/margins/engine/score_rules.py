@@ -29,6 +29,11 @@ class ScoreRule(Protocol):
     ) -> Float[Tensor, " n"]: ...
 
 
+def as_product(rule: ScoreRule) -> ProductRule | None:
+    """The rule as one of prepared vectors, when it is one of those here; another may read parameters."""
+    return rule if isinstance(rule, ProductRule) and type(rule) in (Dot, Cosine, UnitEuclidean) else None
+
+
 def pairs_are_finer(rule: ScoreRule) -> bool:
     """Whether pairs are scored more exactly than blocks, so that listed positives are made as pairs."""
     return isinstance(rule, (Euclidean, SquaredEuclidean, UnitEuclidean))

@@ -15,15 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from margins.engine.block_layout import Layout
-from margins.engine.block_listing import BlockListing
 from margins.engine.block_plan import BlockPlan
 from margins.engine.block_scores import BlockScores
-from margins.engine.entries import BlockEntries, terms_in
+from margins.engine.entries import BlockEntries, Holes, terms_in
 from margins.engine.evaluators import Pass
 from margins.engine.sources import Factored, Source, full_precision
 from margins.engine.statistics import maximum
 from margins.errors import OnceDifferentiableError
-from margins.targets import Positives, Targets
+from margins.targets import Targets
 
 _ELEMENTS = 1 << 19  # scores held at a time
 _FEWEST_ROWS = 32
@@ -52,19 +51,17 @@ def semi_hard_totals(source: Source, targets: Targets, margin: float) -> PairTot
         layout, tensors = Layout.of(source, Pass(source, targets, {}, None))
     else:
         layout, tensors = None, (source.matrix(),)
-    listing = targets.positives()
-    job = _Job(layout, targets, listing, margin)
+    job = _Job(layout, targets, margin)
     hinge, count = _Totals.apply(job, *tensors)  # pyright: ignore[reportGeneralTypeIssues]
     return PairTotals(hinge, count)
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """Where scores come from (None: they are there), targets, their listed positives, and the margin."""
+    """Where scores come from (None: they are there), the targets and the margin."""
 
     layout: Layout | None
     targets: Targets
-    listing: Positives
     margin: float
 
     def plan(self) -> BlockPlan:
@@ -101,16 +98,16 @@ def _add_up(job: _Job, tensors: tuple[Tensor, ...], sums: list[Tensor | None], t
     made = None if job.layout is None else BlockScores.of(job.layout, tensors, plan, sums)
     if made is not None:
         made.turn_to(columns)
+    listed, room = _Listed.of(job.targets, tensors[0].dtype), tensors[0].new_empty(4, plan.rows * columns[1])
     for rows in plan.row_spans():
         scores = tensors[0].detach()[rows[0] : rows[1]].clone() if made is None else made.make(rows)
-        targets = job.targets.between(*rows)
-        listed = BlockListing.of(job.listing, job.targets.unknown_entries(), rows, plan)
-        entries = BlockEntries(scores, targets, *columns, side={}, rows={}, holes=listed.holes(0))
-        stripe = _Stripe.of(entries, targets, keeps_scores=made is not None and made.needs_scores)
-        hinge, count, slopes = stripe.sums(job.margin)
+        targets, own = job.targets.between(*rows), listed.between(*rows)
+        entries = BlockEntries(scores, targets, *columns, side={}, rows={}, holes=own.holes)
+        hinge, count, slopes = _Stripe.of(entries, own, room[:, : scores.numel()]).sums(job.margin)
         weight = targets.row_weight
         if weight is not None:
-            hinge, count, slopes = hinge * weight, count * weight, slopes * weight[:, None].to(slopes.dtype)
+            hinge, count = hinge * weight, count * weight
+            slopes.mul_(weight[:, None])
         totals += torch.stack([hinge.double().sum(), count.double().sum()])
         if made is not None:
             made.bring_back(slopes)
@@ -119,6 +116,53 @@ def _add_up(job: _Job, tensors: tuple[Tensor, ...], sums: list[Tensor | None], t
     if made is not None:
         made.leave()
         made.finish()
+
+
+@dataclass(frozen=True, eq=False)
+class _Listed:
+    """The positives of some rows one by one, and their unknown entries when those are listed too.
+
+    Args:
+        rows: of each positive.
+        places: of each in the flattened matrix of these rows.
+        weight: of each, 0 for one that does not count.
+        unknown: places of the unknown entries; None where only masks tell them.
+        shape: of the matrix.
+    """
+
+    rows: Int[Tensor, " listed"]
+    places: Int[Tensor, " listed"]
+    weight: Float[Tensor, " listed"]
+    unknown: Int[Tensor, " unknown"] | None
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, targets: Targets, dtype: torch.dtype) -> _Listed:
+        """All rows."""
+        rows, columns, values = targets.positives()
+        counted = (values > 0).to(dtype)
+        for factor in (targets.known_at(rows, columns), targets.weight_at(rows, columns)):
+            counted = counted if factor is None else (counted * factor).to(dtype)
+        unknown, width = targets.unknown_entries(), targets.num_candidates
+        flat = None if unknown is None else unknown.rows * width + unknown.columns
+        return cls(rows, rows * width + columns, counted, flat, targets.shape)
+
+    def between(self, start: int, stop: int) -> _Listed:
+        """Some of the rows."""
+        width = self.shape[1]
+        edges = torch.tensor([start, stop], device=self.rows.device)
+        low, high = torch.searchsorted(self.rows, edges).tolist()
+        unknown = self.unknown
+        if unknown is not None:
+            first, last = torch.searchsorted(unknown, edges * width).tolist()
+            unknown = unknown[first:last] - start * width
+        places, shape = self.places[low:high] - start * width, (stop - start, width)
+        return _Listed(self.rows[low:high] - start, places, self.weight[low:high], unknown, shape)
+
+    @property
+    def holes(self) -> Holes | None:
+        """The entries that are no negatives; None where only masks tell them."""
+        return None if self.unknown is None else Holes(self.places[self.weight > 0], self.unknown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +176,7 @@ class _Stripe:
         positive_weight: 0 there.
         places: of the listed positives in the flattened stripe.
         slots: of the listed positives in the flattened `positives`.
+        room: three more buffers of the stripe's size.
     """
 
     negatives: Float[Tensor, "rows candidates"]
@@ -140,28 +185,24 @@ class _Stripe:
     positive_weight: Float[Tensor, "rows most"]
     places: Int[Tensor, " listed"]
     slots: Int[Tensor, " listed"]
+    room: Float[Tensor, "3 size"]
 
     @classmethod
-    def of(cls, entries: BlockEntries, targets: Targets, *, keeps_scores: bool) -> _Stripe:
-        """Read off the entries, whose scores are overwritten unless they are to be kept."""
-        rows, columns, values = targets.positives()
-        lengths = torch.bincount(rows, minlength=targets.num_anchors)
+    def of(cls, entries: BlockEntries, listed: _Listed, room: Float[Tensor, "4 size"]) -> _Stripe:
+        """Read off the entries."""
+        rows, shape = listed.rows, listed.shape
+        lengths = torch.bincount(rows, minlength=shape[0])
         most = max(1, int(lengths.max())) if rows.shape[0] else 1
-        slots = rows * most + torch.arange(rows.shape[0], device=rows.device)
-        slots = slots - (lengths.cumsum(0) - lengths)[rows]
-        places = rows * targets.num_candidates + columns
-        counted = (values > 0).to(entries.s.dtype)
-        for factor in (targets.known_at(rows, columns), targets.weight_at(rows, columns)):
-            counted = counted if factor is None else counted * factor
-        positives = entries.s.new_full((targets.num_anchors, most), torch.inf)
-        positives.view(-1)[slots] = entries.s.reshape(-1)[places]
+        slots = torch.arange(rows.shape[0], device=rows.device) + (rows * most)
+        slots -= (lengths.cumsum(0) - lengths)[rows]
+        positives = entries.s.new_full((shape[0], most), torch.inf)
+        positives.view(-1)[slots] = entries.s.reshape(-1)[listed.places]
         weights = torch.zeros_like(positives)
-        weights.view(-1)[slots] = counted.to(weights.dtype)
-        room = torch.empty_like(entries.s)
-        negatives = terms_in(entries, _RIVALS, room, may_overwrite=not keeps_scores)
+        weights.view(-1)[slots] = listed.weight
+        negatives = terms_in(entries, _RIVALS, room[0].view(shape), may_overwrite=False)
         weight = entries.weight()
-        weight = None if weight is None else weight.expand(negatives.shape)
-        return cls(negatives, weight, positives, weights, places, slots)
+        weight = None if weight is None else weight.expand(shape)
+        return cls(negatives, weight, positives, weights, listed.places, slots, room[1:])
 
     def sums(self, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row the hinges and the count, and the slope of the hinges by every score."""
@@ -173,9 +214,9 @@ class _Stripe:
 
     def _one_by_one(self, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         """Row sums of hinges; of each positive the weight of its negatives; slopes by the negatives."""
-        slopes, counts = torch.zeros_like(self.negatives), torch.zeros_like(self.positives)
-        hinges = torch.zeros_like(self.positives)
-        gap, mask = torch.empty_like(slopes), torch.empty_like(slopes)
+        slopes, gap, mask = (buffer.view(self.negatives.shape) for buffer in self.room)
+        slopes.zero_()
+        hinges, counts = torch.zeros_like(self.positives), torch.zeros_like(self.positives)
         for k in range(self.positives.shape[1]):
             torch.sub(self.negatives, self.positives[:, k : k + 1], out=gap)
             torch.lt(gap, 0, out=mask)  # as numbers: several times faster than a boolean mask

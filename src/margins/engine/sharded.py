@@ -70,11 +70,13 @@ class Sharded(Evaluator):
         """An error in here is raised on every rank."""
         return Ranks.of(self.group).guarded()
 
-    def whole_shape(self, source: Source) -> tuple[int, int]:
-        """(anchors, candidates of all ranks)."""
+    def whole_shape(self, source: Source, targets: Targets | None) -> tuple[int, int]:
+        """(anchors, candidates of all ranks); targets are believed until the ranks agree on the problem."""
         ranks = Ranks.of(self.group)
         if ranks.size == 1:
             return source.shape
+        if targets is not None:
+            return source.shape[0], targets.num_candidates
         met = ranks.meet("count candidates", {}, {"candidates": source.shape[1]})
         return source.shape[0], sum(int(facts["candidates"]) for facts in met)
 
@@ -169,7 +171,9 @@ class Sharded(Evaluator):
         view = local.targets.storage
         assert isinstance(view, Columns)  # noqa: S101 - made by start
         unweighted = Targets(_Unweighted(view.whole, view.start, view.stop))
-        here = replace(local, targets=unweighted, rows={**local.rows, "joined_extreme": extreme})
+        here = replace(
+            local, stripes=None, targets=unweighted, rows={**local.rows, "joined_extreme": extreme}
+        )
         counted = Statistic("sum", statistic.over, equal, statistic.keep)
         with torch.no_grad():
             return self.inner.found({"ties": counted}, here)["ties"]

@@ -128,7 +128,7 @@ class SphericalLayer(FactoredWeights):
         curvature, lift = self.gradient.shared(self.factor)
         columns, rows = self.gradient.listed(self.factor)
         size = rate * float(curvature.norm())
-        if not math.isfinite(size) or not bool(torch.isfinite(rows).all()):
+        if not math.isfinite(size + float(rows.sum())):
             raise MarginsError(
                 "gradient of the spherical head", expected="finite numbers", received="NaN or infinity",
                 fix="lower the learning rate",

@@ -65,9 +65,19 @@ def per_class(area: Area) -> Callable[[Classes | Candidates, Floats], Floats]:
         read = _class_block if isinstance(record, Classes) else _candidate_block
         starts = range(0, num, step)
         blocks = (read(record, weight, s, min(s + step, num)) for s in starts)  # type: ignore[arg-type]
-        return np.concatenate([area(block) for block in blocks])
+        return np.concatenate([_where_positive(area, block) for block in blocks])
 
     return compute
+
+
+def _where_positive(area: Area, block: _Block) -> Floats:
+    """The areas of a block; only columns with something positive are sorted: of many labels few may have."""
+    own = np.asarray(block.positive.any(1))
+    if own.all():
+        return area(block)
+    areas = np.full(own.shape, np.nan)
+    areas[own] = area(_Block(*(part[own] for part in block)))
+    return areas
 
 
 def roc_area(block: _Block) -> Floats:

@@ -93,8 +93,11 @@ class Columns(Storage):
         listed = self.whole.few_positives()
         return None if listed is None else self._inside(listed)
 
+    def _has(self, columns: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        return (columns >= self.start) & (columns < self.stop)
+
     def _inside(self, listed: Positives) -> Positives:
-        inside = (listed.columns >= self.start) & (listed.columns < self.stop)
+        inside = self._has(listed.columns)
         rows, columns, values = (part[inside] for part in listed)
         return Positives(rows, columns - self.start, values)
 
@@ -102,7 +105,7 @@ class Columns(Storage):
         listed = self.whole.unknown_entries()
         if listed is None:
             return None
-        inside = (listed.columns >= self.start) & (listed.columns < self.stop)
+        inside = self._has(listed.columns)
         return UnknownEntries(listed.rows[inside], listed.columns[inside] - self.start)
 
     def between(self, start: int, stop: int) -> Columns:

@@ -104,11 +104,11 @@ def _value(metric: Metric, model: Model, scores: Tensor, targets: Targets) -> fl
 
 def judged_by(metric: Metric, model: Model, scores: Tensor, targets: Targets) -> tuple[Any, Any]:
     """Predictions, decided as the model decides, and the truth, as the metric takes them."""
+    if model.recipe.task == "label_sets" and metric.kind in ("f1", "accuracy"):
+        return model.shifted(scores).sigmoid(), unweighted(targets)
     restored = model.coding.restored if isinstance(model.coding, ValueCoding) else None
-    predictions, truth = judged(model.recipe.task, scores, unweighted(targets), restored)
+    predictions, truth = judged(metric, model.recipe.task, scores, unweighted(targets), restored)
     if model.recipe.task == "classes":
         decides = metric.kind in ("f1", "accuracy")
         return (model.decision_shares(scores) if decides else model.probabilities(scores)), truth
-    if model.recipe.task == "label_sets" and metric.kind in ("f1", "accuracy"):
-        return model.shifted(scores).sigmoid(), truth
     return predictions, truth

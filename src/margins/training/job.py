@@ -115,7 +115,9 @@ class Job:
                 self._refuse_unmeasurable(role, problem.targets.take(rows))
 
     def _refuse_unmeasurable(self, role: str, targets: Targets) -> None:
-        scores = torch.zeros(len(targets), self._problem.coding.num_outputs)
+        # No two equal in a row: metrics at k look closer at ties, which with many labels takes long.
+        num = self._problem.coding.num_outputs
+        scores = torch.linspace(-1.0, 1.0, num).expand(len(targets), num)
         for name in dict.fromkeys(recipe.metric for recipe in self._recipe.phases()):
             try:
                 measured(metric_of(self._recipe.task, name), self._recipe.task, scores, targets)

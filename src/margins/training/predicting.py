@@ -90,16 +90,20 @@ def measured(
         restored: values of training back to their own unit.
     """
     weight = None if targets.row_weight is None else targets.row_weight.double().numpy()
-    return metric.measure(*judged(task, scores, unweighted(targets), restored), weight=weight).value
+    return metric.measure(*judged(metric, task, scores, unweighted(targets), restored), weight=weight).value
 
 
-def judged(task: str, scores: Tensor, targets: Targets, restored: Restoring | None = None) -> tuple[Any, Any]:
-    """Predictions and truth as metrics of this task take them."""
+def judged(
+    metric: Metric, task: str, scores: Tensor, targets: Targets, restored: Restoring | None = None
+) -> tuple[Any, Any]:
+    """Predictions and truth as this metric takes them."""
     if task == "matches":
         unit = torch.nn.functional.normalize(scores, dim=1)
         return Embeddings(unit, unit), Targets.of_matches(class_ids(targets))
     if task == "label_sets":
-        return scores.double().sigmoid(), targets
+        # Most metrics look at the order alone: with many labels a copy as probabilities would cost more.
+        is_order = metric.kind in ("candidates", "ranking")
+        return (scores if is_order else scores.double().sigmoid()), targets
     if task == "values":
         pair = scores.double(), targets.grades(0, targets.num_candidates).double()
         predicted, true = pair if restored is None else (restored(pair[0]), restored(pair[1]))

@@ -143,7 +143,8 @@ class StatisticsLoss(Loss):
         evaluator = evaluator or Dense()
         with evaluator.guarded():
             source = factored(rule or self.score_rule, embeddings, candidates, bias)
-            known_targets = as_targets(targets, evaluator.whole_shape(source))
+            made = targets if isinstance(targets, Targets) else None
+            known_targets = as_targets(targets, evaluator.whole_shape(source, made))
         rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
         return rows.reduce(self.reduction, denominator)
 
@@ -169,7 +170,8 @@ class StatisticsLoss(Loss):
         """
         evaluator = evaluator or (Spherical() if isinstance(source, SphericalSource) else Blockwise())
         with evaluator.guarded():
-            known_targets = as_targets(targets, evaluator.whole_shape(source))
+            made = targets if isinstance(targets, Targets) else None
+            known_targets = as_targets(targets, evaluator.whole_shape(source, made))
         rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
         return rows.reduce(self.reduction, denominator)
 
