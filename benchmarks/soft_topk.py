@@ -1,4 +1,4 @@
-"""The soft top 100 of 256 rows of 100,000 scores, forward and backward, beside a bisection and the hard top k.
+"""The soft top 100 of 256 rows of 100,000 scores, forward and backward, beside a bisection and a hard top k.
 
 The bisection is 32 steps written by hand in torch, with the same gradient. torch.topk finds the hard top k of
 the same matrix, forward only: the cost of looking at the scores once, more or less. The readings of the

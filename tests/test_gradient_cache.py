@@ -33,14 +33,18 @@ def _plain_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
 @pytest.mark.parametrize("size", [1, 3, 4, 11, 50])
 def test_gradients_are_those_of_one_batch_with_dropout_on(size: int) -> None:
     labels = torch.arange(ROWS) % 4
-    loss = SupCon(temperature=0.5).double()
     plain, cached = _encoder(), _encoder()
+
+    def loss(embeddings: Tensor) -> Tensor:  # it draws as well, after all the embeddings
+        value = SupCon(temperature=0.5).double().on_embeddings(embeddings, labels)
+        return value * (1 + torch.rand((), dtype=torch.float64))
+
     torch.manual_seed(7)
-    expected = loss.on_embeddings(_plain_in_chunks(plain, _inputs(), size), labels)
+    expected = loss(_plain_in_chunks(plain, _inputs(), size))
     expected.backward()
     drawn_next = torch.rand(1)
     torch.manual_seed(7)
-    found = GradientCache(cached, chunk_size=size).step(lambda z: loss.on_embeddings(z, labels), _inputs())
+    found = GradientCache(cached, chunk_size=size).step(loss, _inputs())
     torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=1e-12)
     for a, b in zip(_gradients(cached), _gradients(plain), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -12,7 +12,7 @@ from torch import Tensor
 from margins.engine.threshold import Row, Search, Seen
 
 TILE_ENTRIES = 2**17
-"""Entries of a tile on a CPU: with its intermediate results it stays in the caches."""
+"""Entries of a tile on a CPU, a thread: with its intermediate results it stays in the caches."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class ScoreTiles:
         self.scores, self.known, self.sharpness = scores, known, sharpness
         self._readings = readings
         readings.size = scores.numel()
-        entries = TILE_ENTRIES if scores.device.type == "cpu" else 2**25
+        entries = TILE_ENTRIES * torch.get_num_threads() if scores.device.type == "cpu" else 2**25
         self._height = min(max(1, entries // max(scores.shape[1], 1)), max(scores.shape[0], 1))
         self._space: dict[int, Tensor] = {}
 
