@@ -72,10 +72,10 @@ def per_class(area: Area) -> Callable[[Classes | Candidates, Floats], Floats]:
 
 def _where_positive(area: Area, block: _Block) -> Floats:
     """The areas of a block; only columns with something positive are sorted: of many labels few may have."""
-    own = np.asarray(block.positive.any(1))
-    if own.all():
+    own = np.flatnonzero(block.positive.max(axis=1, initial=0.0) > 0)
+    if len(own) == len(block.scores):
         return area(block)
-    areas = np.full(own.shape, np.nan)
+    areas = np.full(len(block.scores), np.nan)
     areas[own] = area(_Block(*(part[own] for part in block)))
     return areas
 
