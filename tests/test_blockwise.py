@@ -52,6 +52,20 @@ def test_learned_grades_margins_and_weights_get_their_gradients():
         assert a.abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("smoothed", [True, False])
+def test_soft_and_smoothed_targets_without_weights_are_those_of_the_matrix(smoothed):
+    x, w, labels = _inputs()
+    grades = torch.rand(6, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    soft = Targets.of_classes(labels, 7).smooth(0.3) if smoothed else Targets.of_scores(grades)
+    found = []
+    for evaluator in EVALUATORS:
+        loss = CrossEntropy().on_candidates(x, w, soft, evaluator=evaluator)
+        found.append((loss.detach(), *torch.autograd.grad(loss, (x, w))))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.abs().max() > 1e-3
+
+
 class _Wrapped(nn.Module):
     def __init__(self, evaluator: Evaluator) -> None:
         super().__init__()

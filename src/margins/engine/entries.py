@@ -163,7 +163,7 @@ def terms_in(
         may_overwrite: whether nobody needs the scores after this.
     """
     kept, phi = entries.kept(statistic), statistic.phi
-    if isinstance(phi, Affine) and entries.weight() is None:
+    if isinstance(phi, Affine) and statistic.over != "targets" and entries.weight() is None:
         terms = _affine(phi, entries.s, entries.s if may_overwrite else work)
     else:
         raw = entries.raw(statistic)

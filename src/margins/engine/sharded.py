@@ -119,7 +119,7 @@ class Sharded(Evaluator):
         """The pass, once the ranks have agreed on the problem."""
         ranks = Ranks.of(self.group)
         if ranks.size == 1:
-            return super().start(program, source, targets, side=side, valid=valid, rows=rows)
+            return self.inner.start(program, source, targets, side=side, valid=valid, rows=rows)
         first, last = _agreed(ranks, program, source, targets)
         own = targets.columns(first, last)
         local = Pass(source, own, side, valid, rows, self.listing(own))
