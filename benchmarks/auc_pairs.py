@@ -1,7 +1,7 @@
 """The logistic loss of all positive/negative pairs: LibAUC lists them, ours need not.
 
 The limit is one sort and two running sums: what a piecewise-polynomial surrogate needs. For the logistic one
-it is a bound, not a known method.
+it is a yardstick and no bound: a multipole method needs no full order.
 """
 
 from __future__ import annotations
