@@ -43,10 +43,11 @@ COMPARISONS = (
     Comparison("pairs logistic", 32_000, "blocked by hand", 15, 1 / 25),
     Comparison("pairs logistic", 100_000, "blocked by hand", 3, LIMIT_OF_BLOCKED),
     Comparison("pairs logistic", 1_000_000, "one sort", 15, LIMIT_OF_SORT),
-    Comparison("pairs logistic", 10_000_000, "one sort", 3, LIMIT_MS_AT_TEN_MILLION, "ms"),
     Comparison("pairs squared hinge", 100_000, "one sort", 31, LIMIT_OF_SORT),
     Comparison("pairs squared hinge", 1_000_000, "one sort", 11, LIMIT_OF_SORT),
     Comparison("pairs step", 1_000_000, "one sort", 11, LIMIT_OF_STEP),
+    # Last: what follows it pays for memory that it gave back.
+    Comparison("pairs logistic", 10_000_000, "one sort", 3, LIMIT_MS_AT_TEN_MILLION, "ms"),
 )
 
 

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from harness.blockwise import LargestTensor
+from margins.engine import pair_direct, pair_multipole
 from margins.engine.pair_functions import STEP, SURROGATES, Asymptote, PairFunction, Smooth
 from margins.engine.pair_sums import PairSums, methods_of, pair_sums
 from margins.errors import MarginsError, OnceDifferentiableError
@@ -248,6 +249,23 @@ def test_other_layouts_of_memory_give_the_same():
         views = evaluated(normal.T, positive.T, weight.T, **options)
         for a, b in zip(rows, views, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [1.0, 100.0, 1e6])
+def test_the_size_of_the_parts_changes_nothing(monkeypatch, spread):
+    normal, positive, weight = made(rows=3, items=200)
+    options = {"surrogate": "logistic"}
+    for method, module, names in (
+        ("multipole", pair_multipole, ("_PART", "_WINDOW_ELEMENTS")),
+        ("direct", pair_direct, ("_BLOCK_ELEMENTS",)),
+    ):
+        whole = evaluated(spread * normal, positive, weight, method=method, **options)
+        for size in (70, 450):  # pieces of rows, and some rows at once
+            for name in names:
+                monkeypatch.setattr(module, name, size)
+            parts = evaluated(spread * normal, positive, weight, method=method, **options)
+            for a, b in zip(parts, whole, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_what_auto_runs_is_told_and_follows_the_number_of_pairs():
