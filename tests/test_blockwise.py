@@ -9,9 +9,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from margins.engine import Blockwise, Custom, Dense, Evaluator
-from margins.engine.statistics import Repeat, Stage, implicit, total
+from margins.engine.statistics import Repeat, Stage, detached, implicit, squares, total
 from margins.errors import MarginsError
-from margins.losses import CrossEntropy, InfoNCE, LearnedTemperature, StatisticsLoss
+from margins.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    DecoupledSoftmax,
+    InfoNCE,
+    LearnedTemperature,
+    MultiSimilarity,
+    StatisticsLoss,
+    SupCon,
+)
 from margins.targets import Targets
 
 EVALUATORS = (Dense(), Blockwise(3))
@@ -64,6 +73,79 @@ def test_soft_and_smoothed_targets_without_weights_are_those_of_the_matrix(smoot
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
         assert a.abs().max() > 1e-3
+
+
+def _both(loss: StatisticsLoss, x: Tensor, w: Tensor, targets: Targets, **options: object) -> list[Tensor]:
+    """Row losses and gradients under each evaluator, compared; those of the first."""
+    found = []
+    for evaluator in EVALUATORS:
+        value = loss.on_candidates(x, w, targets, evaluator=evaluator, **options)
+        upstream = torch.linspace(-0.4, 0.9, len(value)).to(value)
+        found.append([value.detach(), *torch.autograd.grad(value @ upstream, (x, w))])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+    return found[0]
+
+
+@pytest.mark.parametrize("loss", [SupCon, DecoupledSoftmax, MultiSimilarity, InfoNCE, BinaryCrossEntropy])
+def test_matches_that_are_rare_enough_to_be_listed_give_what_their_masks_give(loss):
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randn(70, 4, generator=rng, dtype=torch.float64).requires_grad_()
+    w = torch.randn(90, 4, generator=rng, dtype=torch.float64).requires_grad_()
+    labels = torch.randint(0, 60, (90,), generator=rng)
+    itself = torch.arange(70).where(torch.arange(70) % 3 > 0, -1)
+    targets = Targets.of_matches(labels[:70], labels, same_items=itself)
+    assert not targets.is_sparse
+    assert targets.few_positives() is not None, "vacuous: they are not listed"
+    value, *gradients = _both(loss(reduction="none"), x, w, targets)
+    assert value.abs().max() > 1e-2
+    assert all(g.abs().max() > 1e-4 for g in gradients)
+
+
+class _KeptSum(StatisticsLoss):
+    """Sums of squares, and of scores, of the entries above the row's mean."""
+
+    def stages(self):
+        mean = Stage({"sum": total("all")}, {"mean": detached(lambda z: z.sum / z.known_weight)})
+        kept = {"lower": total("all", squares, keep=lambda e: e.s - e.row.mean)}
+        return mean, Stage({**kept, "kept": total("all", keep=lambda e: e.s - e.row.mean)})
+
+    def row(self, z):
+        return z.kept + 0.3 * z.lower
+
+
+def test_a_sum_of_what_is_kept_has_the_gradient_of_what_is_kept():
+    x, w, labels = _inputs()
+    _, gradient, _ = _both(_KeptSum(reduction="none"), x, w, Targets.of_classes(labels, 7))
+    whole = torch.autograd.grad((x @ w.T).sum() + 0.3 * (x @ w.T).square().sum(), x)[0]
+    assert (gradient - whole).abs().max() > 1e-2, "vacuous: everything is kept"
+
+
+class _GatedDot(nn.Module):
+    """A rule that looks like a product of prepared vectors, and learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+    def prepared(self, vectors: Tensor) -> Tensor:
+        return vectors * self.gate
+
+    def forward(self, embeddings: Tensor, candidates: Tensor) -> Tensor:
+        return self.prepared(embeddings) @ self.prepared(candidates).T
+
+    def pairs(self, embeddings: Tensor, candidates: Tensor) -> Tensor:
+        return (self.prepared(embeddings) * self.prepared(candidates)).sum(1)
+
+
+def test_a_rule_with_prepared_vectors_of_its_own_may_learn():
+    x, w, labels = _inputs()
+    rule, found = _GatedDot(), []
+    for evaluator in EVALUATORS:
+        value = CrossEntropy().on_candidates(x, w, labels, rule=rule, evaluator=evaluator)
+        found.append(torch.autograd.grad(value, rule.gate)[0])
+    torch.testing.assert_close(*found)
+    assert found[0].abs() > 1e-3
 
 
 class _Wrapped(nn.Module):

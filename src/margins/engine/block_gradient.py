@@ -83,21 +83,25 @@ def gradient_by_slopes(
         assert isinstance(phi, SlopedPhi)  # noqa: S101  (asked before)
         slope = phi.slope(entries)
         into = work if total is None else torch.empty_like(work)
-        part = upstream.by_terms(terms_in(entries, statistic, into, may_overwrite=may_overwrite and is_last))
         if statistic.reduce == "sum":
-            _leave_out(part, entries, statistic)
+            part = _of_sum(entries, upstream, into)
+        else:
+            may = may_overwrite and is_last
+            part = upstream.by_terms(terms_in(entries, statistic, into, may_overwrite=may))
         part = part if not isinstance(slope, Tensor) and slope == 1.0 else part.mul_(slope)
         total = part if total is None else total.add_(part)
     assert total is not None  # noqa: S101  (there is one at least)
     return total
 
 
-def _leave_out(part: Tensor, entries: BlockEntries, statistic: Statistic) -> None:
-    """Weighs the terms of a sum, and takes out those that are not in it."""
-    weight = entries.weight()
+def _of_sum(entries: BlockEntries, upstream: Upstream, into: Tensor) -> Float[Tensor, "rows block"]:
+    """The gradient by the terms of a sum, which are not needed for it."""
+    part, weight = upstream.by_terms(into), entries.weight()
     if weight is not None:
         part.mul_(weight)
+    statistic = upstream.statistic
     leave_out(part, entries.kept(statistic), entries.places(statistic), 0.0)
+    return part
 
 
 def pieces(entries: BlockEntries, active: Sequence[Upstream]) -> tuple[list[Tensor], list[Tensor]]:

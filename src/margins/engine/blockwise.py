@@ -5,11 +5,10 @@ Memory beyond inputs and their gradients is that of a few blocks. Value and grad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from margins.engine.block_layout import Layout, tensors_with_gradient
@@ -17,7 +16,7 @@ from margins.engine.block_plan import BlockPlan, planned
 from margins.engine.block_scan import Scan, ScanJob, stripes_of
 from margins.engine.evaluators import Evaluator, Pass
 from margins.engine.score_rules import Cosine, Dot, pairs_are_finer, unit
-from margins.engine.sources import Factored, Source
+from margins.engine.sources import Factored
 from margins.engine.statistics import Program, Statistic
 from margins.errors import MarginsError, values_are_readable
 from margins.targets import Positives, Targets
@@ -77,26 +76,18 @@ class Blockwise(Evaluator):
             block_size=self.block_size, row_block_size=self.row_block_size,
         )  # fmt: skip
 
-    def start(
-        self,
-        program: Program,
-        source: Source,
-        targets: Targets,
-        *,
-        side: Mapping[str, Tensor],
-        valid: Bool[Tensor, " anchors"] | None,
-        rows: dict[str, Tensor],
-    ) -> Pass:
-        """See `Evaluator.start`; the vectors of a batch are scaled once, not in every block.
+    def start(self, program: Program, here: Pass) -> Pass:
+        """The vectors of a batch are scaled once, not in every block.
 
         Very many candidates are scaled block by block instead, which keeps no copy of them.
         """
+        source = here.source
         if isinstance(source, Factored) and isinstance(source.rule, Cosine):
             own, others = source.embeddings, source.candidates
             if others.shape[0] <= _OF_A_BATCH * own.shape[0]:
                 scaled = unit(own)
-                source = Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
-        return super().start(program, source, targets, side=side, valid=valid, rows=rows)
+                here.source = Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
+        return super().start(program, here)
 
     def listing(self, targets: Targets) -> Positives | None:
         """Also matches by label are listed, where they are rare."""

@@ -99,24 +99,16 @@ class Evaluator(ABC):
         """
         dtype = source.like.dtype
         known = {n: r.to(dtype) for n, r in (rows or {}).items()}
-        here = self.start(program, source, targets, side=side, valid=valid, rows=known)
         with full_precision(source.like.device):
+            here = self.start(program, Pass(source, targets, side, valid, known))
             for step in program:
                 self._repeat(step, here) if isinstance(step, Repeat) else self._stage(step, here)
         return Rows(here.rows, targets, dtype)
 
-    def start(
-        self,
-        program: Program,
-        source: Source,
-        targets: Targets,
-        *,
-        side: Mapping[str, Tensor],
-        valid: Bool[Tensor, " anchors"] | None,
-        rows: dict[str, Tensor],
-    ) -> Pass:
-        """The pass over the scores, before the first stage."""
-        return Pass(source, targets, side, valid, rows, self.listing(targets))
+    def start(self, program: Program, here: Pass) -> Pass:
+        """The pass as this evaluator wants it, before the first stage."""
+        here.listing = self.listing(here.targets)
+        return here
 
     def guarded(self) -> contextlib.AbstractContextManager[object]:
         """Around what may fail before the scores are read: several ranks then fail together."""
@@ -198,20 +190,11 @@ class Dense(Evaluator):
     A second derivative takes row values that a loss declares detached for constants, as the first does.
     """
 
-    def run(
-        self,
-        program: Program,
-        source: Source,
-        targets: Targets,
-        *,
-        side: Mapping[str, Tensor],
-        valid: Bool[Tensor, " anchors"] | None = None,
-        rows: Mapping[str, Tensor] | None = None,
-    ) -> Rows:
-        """See `Evaluator.run`; all scores are made first, once for all stages."""
-        with full_precision(source.like.device):
-            made = source.materialised() if isinstance(source, Factored) else source
-        return super().run(program, made, targets, side=side, valid=valid, rows=rows)
+    def start(self, program: Program, here: Pass) -> Pass:
+        """All scores are made first, once for all stages."""
+        if isinstance(here.source, Factored):
+            here.source = here.source.materialised()
+        return super().start(program, here)
 
     def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
         """One block that holds every column."""

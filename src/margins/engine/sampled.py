@@ -7,16 +7,15 @@ the exponential of a logsumexp is, so the logsumexp itself is low on average, le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from margins.engine.entries import BlockEntries
-from margins.engine.evaluators import Evaluator, Pass, Rows
+from margins.engine.evaluators import Evaluator, Pass
 from margins.engine.logsumexp import row_logsumexp
 from margins.engine.proposals import Draw, Proposal, probabilities, with_replacement, without_replacement
 from margins.engine.sources import Factored, Source
@@ -92,45 +91,26 @@ class Sampled(Evaluator):
                     fix="draw all candidates without replacement, or use Blockwise()",
                 )  # fmt: skip
 
-    def run(
-        self,
-        program: Program,
-        source: Source,
-        targets: Targets,
-        *,
-        side: Mapping[str, Tensor],
-        valid: Bool[Tensor, " anchors"] | None = None,
-        rows: Mapping[str, Tensor] | None = None,
-    ) -> Rows:
-        """See `Evaluator.run`; one draw serves every stage."""
-        self.check("this loss", program, source, targets)
+    def start(self, program: Program, here: Pass) -> Pass:
+        """The pass with its draw, which serves every stage."""
+        source = here.source
         if self.sparse_gradients and isinstance(source, Factored):
             source = _SparselyRead(source.rule, source.embeddings, source.candidates, source.bias)
         chance = probabilities(self.proposal, source.shape[1], source.like.device)
         draw = with_replacement if self.replacement else without_replacement
-        drawn = _Drawn(draw(chance, self.num_samples, self.generator))
-        return drawn.run(program, source, targets, side=side, valid=valid, rows=rows)
-
-    def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
-        """Asked of the evaluator of a single draw only."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawn(Evaluator):
-    """Estimates from one draw."""
-
-    draw: Draw
+        drawn = draw(chance, self.num_samples, self.generator)
+        begun = _DrawnPass(source, here.targets, here.side, here.valid, here.rows, draw=drawn)
+        return super().start(program, begun)
 
     def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:
         """Exact sums over positives plus weighted sums over the drawn negatives."""
-        scores, columns = (
-            self._scores(here.source),
-            Targets(ChosenColumns(here.targets, self.draw.candidates)),
-        )
-        side = {n: b if b.shape[1] == 1 else b[:, self.draw.candidates] for n, b in here.side.items()}
+        assert isinstance(here, _DrawnPass)  # noqa: S101  (made by start)
+        draw = here.draw
+        scores = _scores(here.source, draw)
+        columns = Targets(ChosenColumns(here.targets, draw.candidates))
+        side = {n: b if b.shape[1] == 1 else b[:, draw.candidates] for n, b in here.side.items()}
         entries = BlockEntries(scores, columns, 0, scores.shape[1], side=side, rows=here.rows)
-        found = [self._over_negatives(entries, replace(s, over="negatives")) for s in statistics]
+        found = [_over_negatives(entries, draw, replace(s, over="negatives")) for s in statistics]
         whole = [i for i, s in enumerate(statistics) if s.over == "all"]
         if whole:
             names = {str(i): replace(statistics[i], over="positives") for i in whole}
@@ -139,18 +119,27 @@ class _Drawn(Evaluator):
                 found[place] = _joined(statistics[place].reduce, found[place], positives)
         return found
 
-    def _over_negatives(self, entries: BlockEntries, statistic: Statistic) -> Float[Tensor, " anchors"]:
-        terms, log_weight = entries.terms(statistic), self.draw.log_weight.to(entries.s.dtype)
-        if statistic.reduce == "sum":
-            return terms @ log_weight.exp()
-        if statistic.reduce == "logsumexp":
-            return row_logsumexp(terms + log_weight)
-        return terms.amax(1) if statistic.reduce == "max" else terms.amin(1)
 
-    def _scores(self, source: Source) -> Float[Tensor, "anchors drawn"]:
-        if not isinstance(source, Factored):
-            return source.matrix().index_select(1, self.draw.candidates)
-        return _some(source, self.draw.candidates).matrix()
+@dataclass(kw_only=True)
+class _DrawnPass(Pass):
+    """A pass with the candidates that were drawn for it."""
+
+    draw: Draw
+
+
+def _over_negatives(entries: BlockEntries, draw: Draw, statistic: Statistic) -> Float[Tensor, " anchors"]:
+    terms, log_weight = entries.terms(statistic), draw.log_weight.to(entries.s.dtype)
+    if statistic.reduce == "sum":
+        return terms @ log_weight.exp()
+    if statistic.reduce == "logsumexp":
+        return row_logsumexp(terms + log_weight)
+    return terms.amax(1) if statistic.reduce == "max" else terms.amin(1)
+
+
+def _scores(source: Source, draw: Draw) -> Float[Tensor, "anchors drawn"]:
+    if not isinstance(source, Factored):
+        return source.matrix().index_select(1, draw.candidates)
+    return _some(source, draw.candidates).matrix()
 
 
 @dataclass(frozen=True, eq=False)

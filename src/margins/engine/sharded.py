@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from margins.engine.blockwise import Blockwise
@@ -106,24 +106,17 @@ class Sharded(Evaluator):
         size = Ranks.of(self.group).size
         return values if values is None or size == 1 else _Scaled.apply(values, 1 / size)
 
-    def start(
-        self,
-        program: Program,
-        source: Source,
-        targets: Targets,
-        *,
-        side: Mapping[str, Tensor],
-        valid: Bool[Tensor, " anchors"] | None,
-        rows: dict[str, Tensor],
-    ) -> Pass:
+    def start(self, program: Program, here: Pass) -> Pass:
         """The pass, once the ranks have agreed on the problem."""
         ranks = Ranks.of(self.group)
         if ranks.size == 1:
-            return self.inner.start(program, source, targets, side=side, valid=valid, rows=rows)
-        first, last = _agreed(ranks, program, source, targets)
-        own = targets.columns(first, last)
-        local = Pass(source, own, side, valid, rows, self.listing(own))
-        return _ShardedPass(source, targets, side, valid, rows, local=local, ranks=ranks)
+            return self.inner.start(program, here)
+        first, last = _agreed(ranks, program, here.source, here.targets)
+        own = here.targets.columns(first, last)
+        local = replace(here, targets=own, listing=self.listing(own))
+        return _ShardedPass(
+            here.source, here.targets, here.side, here.valid, here.rows, local=local, ranks=ranks
+        )
 
     def listing(self, targets: Targets) -> Positives | None:
         """As the inner evaluator has it."""

@@ -143,10 +143,9 @@ class StatisticsLoss(Loss):
         evaluator = evaluator or Dense()
         with evaluator.guarded():
             source = factored(rule or self.score_rule, embeddings, candidates, bias)
-            made = targets if isinstance(targets, Targets) else None
-            known_targets = as_targets(targets, evaluator.whole_shape(source, made))
-        rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
-        return rows.reduce(self.reduction, denominator)
+        return self.on_source(
+            source, targets, evaluator=evaluator, side=side, ids=ids, denominator=denominator
+        )
 
     def on_source(
         self,
