@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from dense_losses import Step, take_turns
-from margins.engine.pair_sums import STEP, pair_sums
+from margins.engine.pairs.sums import STEP, pair_sums
 from margins.losses import MannWhitney
 from recording import Row, compared, record
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dense_losses import Step, take_turns
 from margins.engine import soft_topk
-from margins.engine.score_tiles import Readings
+from margins.engine.topk.tiles import Readings
 from recording import Row, compared, record
 
 NUM_ROWS, NUM_COLUMNS, K, SHARPNESS = 256, 100_000, 100, 2.0

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from margins.engine import gather_rows
-from margins.engine.gather import rows_before
+from margins.engine.across_ranks.gather import rows_before
 from margins.errors import MarginsError
 from margins.losses import InfoNCE, MultiSimilarity, SupCon
 from margins.losses.forms import EmbeddingLoss

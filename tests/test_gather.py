@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gloo_workers import LOSSES, Pool
 from margins.engine import gather_rows
-from margins.engine.gather import rows_before
+from margins.engine.across_ranks.gather import rows_before
 from margins.losses import InfoNCE
 
 SIZES = {2: [[3, 5], [6, 0]], 3: [[2, 4, 3], [0, 5, 4], [4, 1, 0]]}

@@ -55,7 +55,7 @@ def test_gradients_are_those_of_one_batch_with_dropout_on(size: int) -> None:
 def test_without_the_recorded_random_state_dropout_would_give_other_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("margins.engine.random_state.RandomState.restore", lambda _: None)
+    monkeypatch.setattr("margins.engine.caching.random_state.RandomState.restore", lambda _: None)
     with pytest.raises(AssertionError):
         test_gradients_are_those_of_one_batch_with_dropout_on(3)
 

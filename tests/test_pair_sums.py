@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from harness.blockwise import LargestTensor
-from margins.engine import pair_direct, pair_multipole
-from margins.engine.pair_functions import STEP, SURROGATES, Asymptote, PairFunction, Smooth
-from margins.engine.pair_sums import PairSums, methods_of, pair_sums
+from margins.engine.pairs import direct, multipole
+from margins.engine.pairs.functions import STEP, SURROGATES, Asymptote, PairFunction, Smooth
+from margins.engine.pairs.sums import PairSums, methods_of, pair_sums
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import MannWhitney
 from reference.pairs import pair_sum
@@ -256,8 +256,8 @@ def test_the_size_of_the_parts_changes_nothing(monkeypatch, spread):
     normal, positive, weight = made(rows=3, items=200)
     options = {"surrogate": "logistic"}
     for method, module, names in (
-        ("multipole", pair_multipole, ("_PART", "_WINDOW_ELEMENTS")),
-        ("direct", pair_direct, ("_BLOCK_ELEMENTS",)),
+        ("multipole", multipole, ("_PART", "_WINDOW_ELEMENTS")),
+        ("direct", direct, ("_BLOCK_ELEMENTS",)),
     ):
         whole = evaluated(spread * normal, positive, weight, method=method, **options)
         for size in (70, 450):  # pieces of rows, and some rows at once

@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.blockwise import LargestTensor
 from harness.sampled import sampled
 from margins.engine import Dense, Sampled
-from margins.engine.proposals import Draw, probabilities, with_replacement, without_replacement
+from margins.engine.sampling.proposals import Draw, probabilities, with_replacement, without_replacement
 from margins.engine.sources import matrix_of
 from margins.errors import MarginsError
 from margins.losses import BinaryCrossEntropy, CrossEntropy, DecoupledSoftmax, InfoNCE, SoftTopK

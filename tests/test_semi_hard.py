@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from harness.blockwise import LargestTensor
-from margins.engine import Cosine, Dot, ScoreRule, UnitEuclidean, semi_hard
+from margins.engine import Cosine, Dot, ScoreRule, UnitEuclidean
+from margins.engine.pairs import semi_hard
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import SemiHardTriplet
 from margins.targets import Targets

@@ -13,9 +13,9 @@ from harness.blockwise import LargestTensor
 from harness.problems import make_problem
 from margins.engine import Blockwise, Dense, Evaluator, log_soft_topk, soft_topk
 from margins.engine.evaluators import Pass
-from margins.engine.score_tiles import Readings, ScoreTiles
 from margins.engine.sources import ScoreMatrix
 from margins.engine.statistics import Statistic
+from margins.engine.topk.tiles import Readings, ScoreTiles
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import SoftTopK
 from margins.targets import Targets

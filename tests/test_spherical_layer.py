@@ -289,7 +289,7 @@ def test_float32_weights_stay_near_the_dense_twin_and_their_statistics_do_not_dr
 
 @pytest.mark.parametrize("k", [1, 7, 200])
 def test_the_best_classes_are_those_of_the_dense_layer(k: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("margins.engine.factored_weights._BLOCK", 64)
+    monkeypatch.setattr("margins.engine.spherical.factored_weights._BLOCK", 64)
     layer = learned()
     x = torch.randn(5, 12, dtype=torch.float64)
     values, classes = layer.top(x, k)

@@ -16,7 +16,7 @@ from gloo_workers import Pool
 from harness.cases import BY_NAME, Case
 from harness.laws import extras, problem_of
 from margins.engine import Blockwise, Cosine, Dense, Dot, Evaluator, ScoreRule, Sharded
-from margins.engine.ranks import Ranks
+from margins.engine.across_ranks.ranks import Ranks
 from margins.engine.sources import factored
 from margins.losses.forms import StatisticsLoss
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.blockwise import LargestTensor
 from made_up_targets import made
 from margins.engine import Blockwise, Sharded, before_averaging, gather_rows
-from margins.engine.ranks import Ranks
+from margins.engine.across_ranks.ranks import Ranks
 from margins.heads import ShardedCandidates
 from margins.losses import CrossEntropy, InfoNCE, LearnedTemperature, SquaredError, SupCon
 from margins.losses.forms import EmbeddingLoss, StatisticsLoss

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from margins.engine import Custom, Dense, Dot, Sharded, joining
-from margins.engine.ranks import Ranks
+from margins.engine.across_ranks.ranks import Ranks
 from margins.engine.sources import ScoreMatrix, factored
 from margins.engine.statistics import Statistic, maximum, minimum
 from margins.errors import MarginsError, OnceDifferentiableError
@@ -167,7 +167,7 @@ def own_share(upstreams: tuple[float, ...]) -> tuple[Tensor, Tensor]:
 def sharded_kinds_badly(*arguments: Any) -> Any:
     """The job of the law with a join that takes the largest part of a logsumexp for the whole."""
     from harness.sharded import sharded_kinds
-    from margins.engine import sharded
+    from margins.engine.across_ranks import sharded
 
     def wrong(ranks: Any, reduces: Any, *rest: Any) -> Any:
         return joining.Join(ranks, tuple("max" if r == "logsumexp" else r for r in reduces), *rest)

@@ -14,7 +14,7 @@ from harness.cases import Case
 from harness.laws import extras, problem_of
 from margins.engine import Dot, Spherical, SphericalLayer
 from margins.engine.sources import factored
-from margins.engine.spherical import refusal_of
+from margins.engine.spherical.evaluator import refusal_of
 from margins.errors import MarginsError
 from margins.losses.forms import StatisticsLoss
 from margins.targets import Targets

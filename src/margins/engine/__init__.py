@@ -1,11 +1,12 @@
 """How losses are evaluated: score rules, evaluators, reduction, and the gather over ranks."""
 
-from margins.engine.blockwise import Blockwise
+from margins.engine.across_ranks.gather import gather_rows
+from margins.engine.across_ranks.sharded import Sharded, before_averaging
+from margins.engine.blocks.blockwise import Blockwise
+from margins.engine.caching.gradient_cache import GradientCache
 from margins.engine.evaluators import Dense, Evaluator
-from margins.engine.gather import gather_rows
-from margins.engine.gradient_cache import GradientCache
 from margins.engine.reduction import Reduction, RowLosses
-from margins.engine.sampled import Sampled
+from margins.engine.sampling.sampled import Sampled
 from margins.engine.score_rules import (
     Cosine,
     Custom,
@@ -15,10 +16,9 @@ from margins.engine.score_rules import (
     SquaredEuclidean,
     UnitEuclidean,
 )
-from margins.engine.sharded import Sharded, before_averaging
-from margins.engine.spherical import Spherical
-from margins.engine.spherical_layer import SphericalLayer
-from margins.engine.topk import log_soft_topk, soft_topk
+from margins.engine.spherical.evaluator import Spherical
+from margins.engine.spherical.layer import SphericalLayer
+from margins.engine.topk.soft_topk import log_soft_topk, soft_topk
 
 __all__ = [
     "Blockwise",

@@ -37,7 +37,7 @@ class Pass:
     rows: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     listing: Positives | None = None
     listed_scores: Tensor | None = None
-    stripes: list[Any] | None = None  # what an evaluator prepared once for all stages
+    prepared: Any = None  # by an evaluator, once for all stages
 
 
 class Rows(NamedValues):

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from margins.engine.ranks import Ranks
+from margins.engine.across_ranks.ranks import Ranks
 from margins.errors import MarginsError
 
 _ROWS_A_PIECE = 1 << 16

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from margins.cards import Card, carded
-from margins.engine.pair_sums import Method, Surrogate
+from margins.engine.pairs.sums import Method, Surrogate
 from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.lists import ListLoss
 from margins.losses.forms.pairs import PairsLoss, Scope
@@ -46,7 +46,7 @@ class MannWhitney(PairsLoss):
         scope: "global" pairs all positives with all negatives of the batch, across queries, so that one
             threshold serves all; "row" stays within a query (or within `groups` of the call); "column" is
             one-versus-rest for classes.
-        method: how the pairs are summed, see `margins.engine.pair_sums`; `sums` says which ran.
+        method: how the pairs are summed, see `margins.engine.pairs.sums`; `sums` says which ran.
         reduction: over rows or columns; see `margins.engine.reduction`.
 
     References:

@@ -24,7 +24,7 @@ from margins.engine.statistics import (
     minimum,
     total,
 )
-from margins.engine.threshold import Search, Seen, advanced, guessed, ranked, start
+from margins.engine.topk.threshold import Search, Seen, advanced, guessed, ranked, start
 from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.base import in_range, refuse_entry_weights, refuse_shares
 from margins.losses.forms.statistics import StatisticsLoss

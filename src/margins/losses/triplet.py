@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from margins.cards import Card, carded
+from margins.engine.pairs.semi_hard import semi_hard_totals
 from margins.engine.reduction import divided
 from margins.engine.score_rules import ScoreRule, UnitEuclidean
-from margins.engine.semi_hard import semi_hard_totals
 from margins.engine.sources import Source, factored, matrix_of
 from margins.errors import MarginsError
 from margins.losses.forms.base import (

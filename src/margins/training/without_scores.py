@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from margins.engine import Blockwise, Evaluator, Spherical
-from margins.engine.spherical import refusal_of
+from margins.engine.spherical.evaluator import refusal_of
 from margins.errors import MarginsError
 from margins.losses.forms import EmbeddingLoss, StatisticsLoss
 from margins.training.objective_settings import new_loss

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.engine.pair_sums import SURROGATES, Method, PairSums, Surrogate, methods_of, pair_sums
+from margins.engine.pairs.sums import SURROGATES, Method, PairSums, Surrogate, methods_of, pair_sums
 from margins.engine.reduction import RowLosses
 from margins.engine.sources import at_least_float32
 from margins.errors import MarginsError, describe
@@ -28,7 +28,7 @@ class PairsLoss(Loss):
         surrogate: of the 0/1 loss of a pair.
         temperature: divides the difference, > 0.
         scope: pairs within a row (a query), within a column (a class against the rest), or all together.
-        method: how the pairs are summed, see `margins.engine.pair_sums`; "auto" takes the fastest.
+        method: how the pairs are summed, see `margins.engine.pairs.sums`; "auto" takes the fastest.
         reduction: over the groups: "mean", "weighted_mean" (same as mean), "sum" or "none".
     """
 

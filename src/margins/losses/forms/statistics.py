@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.engine.blockwise import Blockwise
+from margins.engine.blocks.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.reduction import RowLosses
 from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, checked, factored, matrix_of
-from margins.engine.spherical import Spherical
-from margins.engine.spherical_source import SphericalSource
+from margins.engine.spherical.evaluator import Spherical
+from margins.engine.spherical.source import SphericalSource
 from margins.engine.statistics import Program, Stage, Statistic
 from margins.errors import MarginsError, describe, values_are_readable
 from margins.losses.forms.base import Loss, as_columns, as_targets, check_device, refuse_real_values

@@ -1,0 +1,1 @@
+"""Candidates divided over the ranks of a process group."""

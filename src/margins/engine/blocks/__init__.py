@@ -1,0 +1,1 @@
+"""Scores made block by block, and their gradients."""

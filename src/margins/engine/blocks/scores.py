@@ -1,0 +1,241 @@
+"""The scores of a block, and their gradient brought back to embeddings, candidates and bias."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from margins.engine.blocks.layout import Layout, Span, narrowed
+from margins.engine.blocks.plan import BlockPlan
+from margins.engine.score_rules import LinkedRule, ProductRule, as_product
+from margins.targets import Positives
+
+Sums = Sequence[Tensor | None]
+Kept = dict[tuple[Span, Span], Tensor]
+
+
+class BlockScores(ABC):
+    """Makes one block after the other in one buffer: candidates by candidates, and of these rows by rows.
+
+    Args:
+        layout: of the tensors.
+        tensors: embeddings, candidates, perhaps the bias, and learned tensors that the rule reads itself.
+        plan: of the blocks.
+        sums: for every tensor the gradient so far, added to in place; None where none is wanted.
+        kept: blocks made before, and where to put others; None to keep none.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        tensors: Sequence[Tensor],
+        plan: BlockPlan,
+        sums: Sums,
+        kept: Kept | None,
+    ) -> None:
+        self._layout, self._tensors, self._sums, self._kept = layout, tensors, sums, kept
+        self._buffer = tensors[0].new_empty(plan.rows * plan.columns)
+        self._rows: Span = (0, 0)
+        self._columns: Span = (0, 0)
+
+    @staticmethod
+    def of(
+        layout: Layout,
+        tensors: Sequence[Tensor],
+        plan: BlockPlan,
+        sums: Sums | None = None,
+        *,
+        kept: Kept | None = None,
+    ) -> BlockScores:
+        """The fitting way to make them; without `sums` nothing will be brought back."""
+        sums = sums or [None] * len(tensors)
+        if as_product(layout.rule) is None:
+            return _ByRule(layout, tensors, plan, sums, None)
+        return _Products(layout, tensors, plan, sums, kept)
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the scores of a block must still be there when its gradient is brought back."""
+        return False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether blocks are kept: nobody may overwrite them."""
+        return self._kept is not None
+
+    def shaped(self, buffer: Tensor) -> Tensor:
+        """The part of a flat buffer that has the shape of the block made last."""
+        height, width = self._rows[1] - self._rows[0], self._columns[1] - self._columns[0]
+        return buffer[: height * width].view(height, width)
+
+    def second_buffer(self) -> Tensor:
+        """As large as the one that scores are made in."""
+        return torch.empty_like(self._buffer)
+
+    def turn_to(self, columns: Span) -> None:
+        """Goes to other candidates."""
+        self._columns = columns
+
+    @abstractmethod
+    def make(self, rows: Span) -> Tensor:
+        """The scores of some anchors; they may be overwritten."""
+
+    @abstractmethod
+    def bring_back(self, gradient: Tensor) -> None:
+        """Adds the share of the block made last to the gradients, from that of its scores."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Brings back what was put off until all blocks of these candidates were made."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Brings back what was put off to the end."""
+
+
+class _Products(BlockScores):
+    """Inner products of prepared vectors, by matrix products into the buffer."""
+
+    def __init__(
+        self, layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums, kept: Kept | None
+    ) -> None:
+        super().__init__(layout, tensors, plan, sums, kept)
+        self._spans = plan.row_spans()
+        self._anchors = self._prepare(tensors[0], learns=False)[1]
+        self._is_plain = self._anchors.data_ptr() == tensors[0].data_ptr()
+
+    def _prepare(self, vectors: Tensor, *, learns: bool) -> tuple[Tensor, Tensor]:
+        rule = self._layout.rule
+        assert isinstance(rule, ProductRule)  # noqa: S101  (chosen by it)
+        with torch.enable_grad():
+            leaf = vectors.detach().requires_grad_(learns)
+            return leaf, rule.prepared(leaf)
+
+    def turn_to(self, columns: Span) -> None:
+        super().turn_to(columns)
+        start, stop = columns
+        self._into = None if self._sums[1] is None else self._sums[1][start:stop]
+        vectors = self._tensors[1][start:stop]
+        self._block = self._prepare(vectors, learns=self._into is not None)
+        self._candidates = self._block[1].detach()
+        self._bias = self._tensors[2][start:stop].detach() if self._layout.has_bias else None
+
+    @property
+    def needs_scores(self) -> bool:
+        return isinstance(self._layout.rule, LinkedRule)
+
+    def make(self, rows: Span) -> Tensor:
+        self._rows = rows
+        self._made = self._block_of(rows)
+        if isinstance(self._layout.rule, LinkedRule) and self._bias is not None:
+            return self._made + self._bias
+        return self._made
+
+    def _block_of(self, rows: Span) -> Tensor:
+        """The block, kept or made; of a linked rule without the bias."""
+        if self._kept is None:
+            return self._filled(self.shaped(self._buffer))
+        place = (rows, self._columns)
+        if place not in self._kept:
+            self._kept[place] = self._filled(torch.empty_like(self.shaped(self._buffer)))
+        return self._kept[place]
+
+    def _filled(self, out: Tensor) -> Tensor:
+        rule, anchors = self._layout.rule, self._anchors[slice(*self._rows)]
+        if isinstance(rule, LinkedRule):
+            return rule.link_(torch.mm(anchors, self._candidates.T, out=out))
+        if self._bias is None:
+            return torch.mm(anchors, self._candidates.T, out=out)
+        return torch.addmm(self._bias, anchors, self._candidates.T, out=out)
+
+    def bring_back(self, gradient: Tensor) -> None:
+        (top, bottom), (start, stop) = self._rows, self._columns
+        if self._layout.has_bias and self._sums[2] is not None:
+            self._sums[2][start:stop] += gradient.sum(0)
+        rule = self._layout.rule
+        if isinstance(rule, LinkedRule):
+            gradient = rule.slope(self._made).mul_(gradient)
+        if self._sums[0] is not None:
+            self._sums[0][top:bottom].addmm_(gradient, self._candidates)
+        if self._into is not None:
+            anchors = self._anchors[top:bottom]
+            if top == 0:  # the first to write there
+                torch.mm(gradient.T, anchors, out=self._into)
+            else:
+                self._into.addmm_(gradient.T, anchors)
+
+    def leave(self) -> None:
+        leaf, prepared = self._block
+        if self._into is not None and leaf is not prepared:
+            self._into.copy_(torch.autograd.grad(prepared, leaf, self._into)[0])
+
+    def finish(self) -> None:
+        into = self._sums[0]
+        if into is None or self._is_plain:
+            return
+        for start, stop in self._spans:  # the gradient of the prepared anchors becomes that of the anchors
+            leaf, prepared = self._prepare(self._tensors[0][start:stop], learns=True)
+            into[start:stop] = torch.autograd.grad(prepared, leaf, into[start:stop])[0]
+
+
+class _ByRule(BlockScores):
+    """Any rule, differentiated block by block; nothing is put off."""
+
+    def leave(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def make(self, rows: Span) -> Tensor:
+        self._rows = rows
+        factors = self._layout.num_factors
+        axes = self._layout.axes[:factors]
+        with torch.enable_grad():
+            self._leaves = [
+                narrowed(t, a, rows, self._columns).detach().requires_grad_(s is not None)
+                for t, a, s in zip(self._tensors, axes, self._sums, strict=False)
+            ]
+            self._scores = self._layout.scores(self._leaves)
+        return self._scores.detach()
+
+    def bring_back(self, gradient: Tensor) -> None:
+        factors = self._layout.num_factors
+        reached = [*self._leaves, *self._tensors[factors:]]
+        axes = [*self._layout.axes[:factors], *((None, None) for _ in self._tensors[factors:])]
+        active = [i for i, s in enumerate(self._sums) if s is not None]
+        if not active or not self._scores.requires_grad:
+            return
+        parts = torch.autograd.grad(self._scores, [reached[i] for i in active], gradient, allow_unused=True)
+        for i, part in zip(active, parts, strict=True):
+            add_part(self._sums[i], part, axes[i], self._rows, self._columns)
+
+
+def add_part(
+    total: Tensor | None, part: Tensor | None, axes: tuple[int | None, int | None], rows: Span, columns: Span
+) -> None:
+    """Adds a block's share to a gradient in place; nothing where there is no share."""
+    if part is not None and total is not None:
+        target = narrowed(total, axes, rows, columns)
+        target += part
+
+
+def listed_gradient(
+    rule: ProductRule, tensors: Sequence[Tensor], sums: Sums, listing: Positives, upstream: Tensor
+) -> None:
+    """Adds the gradients of single entries, where nothing else of their blocks is asked for."""
+    rows, columns, _ = listing
+    with torch.enable_grad():
+        learned = zip(tensors[:2], sums[:2], strict=True)
+        leaves = [t.detach().requires_grad_(s is not None) for t, s in learned]
+        pair = leaves[0][rows], leaves[1][columns]
+        scores = (rule.prepared(pair[0]) * rule.prepared(pair[1])).sum(1)
+    for own, places, total in zip(pair, (rows, columns), sums[:2], strict=True):
+        if total is not None:
+            (part,) = torch.autograd.grad(scores, own, upstream, retain_graph=True)
+            total.index_add_(0, places, part)
+    if len(tensors) > 2 and sums[2] is not None:
+        sums[2].index_add_(0, columns, upstream)

@@ -1,0 +1,1 @@
+"""Gradient caching: an encoder's batch in chunks, encoded twice."""

@@ -1,0 +1,1 @@
+"""Sums over the positive and negative pairs of scores, without a list of pairs."""

@@ -1,0 +1,1 @@
+"""Statistics estimated from drawn candidates."""

@@ -1,0 +1,1 @@
+"""The factored output layer, whose cost does not grow with the classes."""

@@ -1,0 +1,1 @@
+"""The soft top-k and its threshold."""
