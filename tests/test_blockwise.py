@@ -2,15 +2,19 @@
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from margins.engine import Blockwise, Custom, Dense, Evaluator
+from harness.blockwise import LargestTensor
+from margins.engine import Blockwise, Cosine, Custom, Dense, Dot, Evaluator, UnitEuclidean
+from margins.engine.blocks import plan
 from margins.engine.statistics import Repeat, Stage, detached, implicit, squares, total
-from margins.errors import MarginsError
+from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -242,3 +246,78 @@ def test_a_statistic_may_not_take_the_name_of_a_count_that_every_row_has():
 def test_a_block_size_below_one_is_refused():
     with pytest.raises(MarginsError, match="block_size"):
         Blockwise(0)
+
+
+@pytest.mark.parametrize("rule", [Dot(), Cosine(), UnitEuclidean()])
+def test_scores_that_are_kept_give_what_those_made_again_give(rule):
+    x, w, labels = _inputs()
+    bias = torch.linspace(-1, 1, 7, dtype=torch.float64).requires_grad_()
+    found = []
+    for evaluator in (Dense(), Blockwise(3, 4), Blockwise(3, 4, keep_bytes=1 << 10)):
+        loss = MultiSimilarity(reduction="sum").on_candidates(
+            x, w, Targets.of_matches(labels, torch.arange(7)), bias=bias, rule=rule, evaluator=evaluator
+        )
+        twice = [torch.autograd.grad(loss, (x, w, bias), retain_graph=True) for _ in range(2)]
+        for a, b in zip(*twice, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+        found.append((loss.detach(), *twice[0]))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b)
+            assert a.abs().max() > 1e-3
+
+
+def test_kept_scores_are_made_once_and_others_in_every_pass():
+    x, w, labels = _inputs()
+    targets = Targets.of_matches(labels, torch.arange(7))
+
+    def products(evaluator: Evaluator) -> int:
+        with _Products() as seen:
+            MultiSimilarity().on_candidates(x, w, targets, evaluator=evaluator).backward()
+        return seen.count
+
+    again, kept = products(Blockwise(3, 4)), products(Blockwise(3, 4, keep_bytes=6 * 7 * 8))
+    assert again == products(Blockwise(3, 4, keep_bytes=6 * 7 * 8 - 1))
+    assert (again, kept) == (5 * 6, 3 * 6)  # six blocks
+
+
+class _Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += any(name in str(func) for name in ("aten.mm", "aten.addmm"))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_plan_tells_what_will_be_kept():
+    small = Blockwise().plan(1024, 1024, 128)
+    assert small.keeps_scores
+    assert small.bytes > 1024 * 1024 * 4
+    large = Blockwise().plan(16384, 16384, 384)
+    assert not large.keeps_scores
+    assert large.bytes > (large.rows_at_once or 0) * 16384 * 4 > 0
+    few = Blockwise().plan(256, 10**6, 384)
+    assert (few.keeps_scores, few.rows_at_once) == (False, None)
+    assert Blockwise(64).plan(1024, 1024, 128).keeps_scores is False
+    with pytest.raises(MarginsError, match="keep_bytes"):
+        Blockwise(keep_bytes=-1)
+
+
+def test_a_reduced_loss_of_whole_rows_holds_no_matrix_of_scores(monkeypatch):
+    monkeypatch.setattr(plan, "_KEPT", 0)
+    monkeypatch.setattr(plan, "_FEWEST_AT_ONCE", 2)
+    monkeypatch.setattr(plan, "_LONG", 1)
+    monkeypatch.setattr(plan, "_AT_ONCE", 8 * 64 * 4)
+    x, w = torch.randn(64, 4, requires_grad=True), torch.randn(64, 4, requires_grad=True)
+    with LargestTensor() as seen:
+        InfoNCE().on_pairs(x, w, evaluator=Blockwise()).backward()
+    assert seen.elements < 64 * 64 / 4
+    loss = InfoNCE().on_pairs(x, w, evaluator=Blockwise())
+    with pytest.raises(OnceDifferentiableError, match="dense evaluator"):
+        torch.autograd.grad(loss, x, create_graph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(InfoNCE().on_pairs(x, w, evaluator=Blockwise()), loss.detach())

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from margins.engine import Blockwise, fused
+from margins.engine import Blockwise
+from margins.engine.blocks import fused
 
 
 def _terms() -> torch.Tensor:

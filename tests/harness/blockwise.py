@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.cases import Case
 from harness.laws import extras, problem_of
-from margins.engine import Blockwise, Cosine, Dense, Dot, Euclidean, Evaluator, ScoreRule, SquaredEuclidean
+from margins.engine import (
+    Blockwise,
+    Cosine,
+    Dense,
+    Dot,
+    Euclidean,
+    Evaluator,
+    ScoreRule,
+    SquaredEuclidean,
+    UnitEuclidean,
+)
+from margins.engine.blocks import plan
 from margins.engine.sources import factored
 from margins.errors import OnceDifferentiableError
 from margins.losses.forms import StatisticsLoss
@@ -68,6 +80,36 @@ def _compare(case: Case, kind: str, rule: ScoreRule, sizes: tuple[int, ...]) -> 
     for a, b in zip(found_gradients, gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     assert gradients[0].abs().max() > 1e-9, "vacuous: no gradient"
+
+
+def whole_rows_equal_dense(case: Case) -> None:
+    """Value and gradient found together, a few rows at a time, for every reduction to one number."""
+    names = ("_KEPT", "_FEWEST_AT_ONCE", "_LONG", "_AT_ONCE")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in zip(names, (0, 2, 1, 3 * 6 * 8), strict=True):  # three rows of six float64
+            patch.setattr(plan, name, value)
+        assert Blockwise().plan(7, 6, 3, dtype=torch.float64).rows_at_once == 3
+        for index, kind in enumerate(case.kinds):
+            reduction = ("mean", "weighted_mean", "sum")[index % 3]
+            _compare_reduced(case, kind, (Dot(), Cosine(), UnitEuclidean())[index % 3], reduction)
+
+
+def _compare_reduced(case: Case, kind: str, rule: ScoreRule, reduction: str) -> None:
+    problem = problem_of(case, kind, seed=15)
+    rng = torch.Generator().manual_seed(16)
+    inputs = [torch.randn(n, 3, generator=rng, dtype=torch.float64).requires_grad_() for n in (7, 6)]
+    bias = torch.randn(6, generator=rng, dtype=torch.float64).requires_grad_()
+    first = case.make(reduction=reduction).double()
+    found = []
+    for evaluator in (Dense(), Blockwise()):
+        loss = copy.deepcopy(first)
+        value = loss.on_candidates(
+            *inputs, problem.targets, bias=bias, rule=rule, evaluator=evaluator, **extras(case, problem)
+        )  # fmt: skip
+        leaves = [*inputs, bias, *loss.parameters()]
+        found.append((value.detach(), *torch.autograd.grad(-0.7 * value, leaves)))
+    for dense, whole in zip(*found, strict=True):
+        torch.testing.assert_close(whole, dense, rtol=1e-9, atol=1e-11)
 
 
 def blockwise_never_holds_the_score_matrix(case: Case) -> None:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.engine.statistics import Affine, Phi, Statistic
+from margins.engine.scratch import Scratch
+from margins.engine.statistics import Affine, Beyond, Phi, Statistic
 from margins.targets import Positives, Targets
 from margins.targets.fields import entries_of
 
@@ -127,14 +128,22 @@ class BlockEntries:
         dropped = statistic.keep(self) <= 0
         return dropped if outside is None else outside | dropped
 
-    def kept(self, statistic: Statistic) -> Float[Tensor, "anchors block"] | None:
-        """`excluded` as numbers, 1 for an entry that takes part: a processor is several times faster so."""
-        outside = self._outside(statistic.over)
-        kept = None if outside is None else (~outside).to(self.s.dtype).expand(self.s.shape)
-        if statistic.keep is None:
-            return kept
-        chosen = torch.gt(statistic.keep(self), 0, out=torch.empty_like(self.s))
-        return chosen if kept is None else chosen.mul_(kept)
+    def kept(self, statistic: Statistic, out: Tensor) -> Float[Tensor, "anchors block"] | None:
+        """`excluded` as numbers, 1 for an entry that takes part: a processor is several times faster so.
+
+        Args:
+            statistic: whose entries.
+            out: memory for it of the block's shape.
+        """
+        outside, keep = self._outside(statistic.over), statistic.keep
+        if keep is None:
+            return None if outside is None else torch.logical_not(outside.expand(self.s.shape), out=out)
+        if isinstance(keep, Beyond):
+            compare = torch.gt if keep.is_above else torch.lt
+            chosen = compare(self.s, keep.value(self.row), out=out)
+        else:
+            chosen = torch.gt(keep(self), 0, out=out)
+        return chosen if outside is None else chosen.mul_(~outside)
 
     def places(self, statistic: Statistic) -> Int[Tensor, " places"] | None:
         """Single entries that take no part in a statistic, as places in the flattened block."""
@@ -152,32 +161,35 @@ class BlockEntries:
 
 
 def terms_in(
-    entries: BlockEntries, statistic: Statistic, work: Tensor, *, may_overwrite: bool
+    entries: BlockEntries, statistic: Statistic, scratch: Scratch, *, may_overwrite: bool
 ) -> Float[Tensor, "anchors block"]:
-    """The terms of a statistic in memory that may be changed: `work`, or the scores themselves.
+    """The terms of a statistic in memory that may be changed: a buffer, or the scores themselves.
 
     Args:
         entries: of the block, off the graph.
         statistic: whose terms.
-        work: a buffer of the block's shape.
+        scratch: where a buffer is taken, unless the scores are overwritten.
         may_overwrite: whether nobody needs the scores after this.
     """
-    kept, phi = entries.kept(statistic), statistic.phi
+    shape, phi = entries.s.shape, statistic.phi
+    out = entries.s if may_overwrite else scratch.take(shape)
+    kept = entries.kept(statistic, scratch.take(shape))
     if isinstance(phi, Affine) and statistic.over != "targets" and entries.weight() is None:
-        terms = _affine(phi, entries.s, entries.s if may_overwrite else work)
+        terms = _affine(phi, entries.s, out)
     else:
         raw = entries.raw(statistic)
-        terms = raw if raw is entries.s and may_overwrite else work.copy_(raw)
+        terms = raw if raw is out else out.copy_(raw)
     leave_out(terms, kept, entries.places(statistic), NEUTRAL[statistic.reduce])
+    scratch.release()
     return terms
 
 
 def _affine(phi: Affine, scores: Tensor, out: Tensor) -> Tensor:
+    if phi.shift != 0:
+        return torch.add(scores.new_tensor(phi.shift), scores, alpha=phi.scale, out=out)
     if phi.scale != 1:
-        torch.mul(scores, phi.scale, out=out)
-    elif out is not scores:
-        out.copy_(scores)
-    return out if phi.shift == 0 else out.add_(phi.shift)
+        return torch.mul(scores, phi.scale, out=out)
+    return scores if out is scores else out.copy_(scores)
 
 
 def leave_out(
@@ -186,12 +198,12 @@ def leave_out(
     places: Int[Tensor, " places"] | None,
     neutral: float,
 ) -> None:
-    """Sets terms to the neutral element in place, where `kept` is 0 and at the places."""
+    """Sets terms to the neutral element in place, where `kept` is 0 and at the places; overwrites `kept`."""
     if kept is not None and neutral == 0:
         terms.mul_(kept)
     elif kept is not None:
-        gap = kept.reciprocal().sub_(1)  # 0 or inf
-        terms.add_(gap, alpha=1 if neutral > 0 else -1)
+        gap = kept.sub_(1).mul_(torch.finfo(kept.dtype).max / 2)  # beyond all numbers when taken four times
+        terms.add_(gap, alpha=-4 if neutral > 0 else 4)
     if places is not None and places.shape[0]:
         terms.view(-1).index_fill_(0, places, neutral)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +130,29 @@ class Evaluator(ABC):
     def shared(self, values: Tensor | None) -> Tensor | None:
         """Values that were computed of a whole row, with their share of its gradient."""
         return values
+
+    def whole_rows(self, source: Source, targets: Targets) -> int | None:
+        """How many rows `sum_of_rows` takes at a time, where it is better than `run`; None elsewhere."""
+        return None
+
+    def sum_of_rows(
+        self,
+        value_of: Callable[[Source, Targets, Mapping[str, Tensor], Evaluator], Tensor],
+        source: Source,
+        targets: Targets,
+        side: Mapping[str, Tensor],
+        parameters: Sequence[Tensor],
+    ) -> Float[Tensor, ""]:
+        """The sum of the row losses, found with its gradient.
+
+        Args:
+            value_of: the sum over the rows of a source by an evaluator.
+            source: of the scores.
+            targets: same shape.
+            side: blocks beside the scores.
+            parameters: learned tensors of the loss.
+        """
+        return value_of(source, targets, side, self)
 
     def _repeat(self, step: Repeat, here: Pass) -> None:
         kinds = step.kinds()

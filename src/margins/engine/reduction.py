@@ -62,20 +62,29 @@ class RowLosses:
 
     def reduce(self, reduction: Reduction, denominator: Tensor | float | None = None) -> Tensor:
         """The number, or with 'none' the rows."""
-        if denominator is not None and reduction in ("none", "sum"):
-            raise MarginsError(
-                "denominator",
-                expected="reduction 'mean' or 'weighted_mean' with it",
-                received=repr(reduction),
-            )
+        check_denominator(reduction, denominator)
         if reduction == "none":
             return self.weighted()
+        is_plain = denominator is None and reduction == "mean" and self.counts is None and self.units is None
+        if is_plain and self.values.shape[0]:
+            return self.weighted().mean()
+        return self.reduced(self.weighted().sum(), reduction, denominator)
+
+    def reduced(self, total: Tensor, reduction: Reduction, denominator: Tensor | float | None) -> Tensor:
+        """The number, from the sum of the weighted losses."""
         if reduction == "sum":
-            return self.weighted().sum()
-        if denominator is None and reduction == "mean" and self.counts is None and self.units is None:
-            return self.weighted().mean() if self.values.shape[0] else self.weighted().sum()
-        divisor = self.denominator(reduction) if denominator is None else denominator
-        return divided(self.weighted().sum(), divisor)
+            return total
+        return divided(total, self.denominator(reduction) if denominator is None else denominator)
+
+
+def check_denominator(reduction: Reduction, denominator: Tensor | float | None) -> None:
+    """Raises MarginsError for a denominator where nothing is divided."""
+    if denominator is not None and reduction in ("none", "sum"):
+        raise MarginsError(
+            "denominator",
+            expected="reduction 'mean' or 'weighted_mean' with it",
+            received=repr(reduction),
+        )
 
 
 def divided(total: Tensor, divisor: Tensor | float) -> Tensor:

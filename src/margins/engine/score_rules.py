@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,12 @@ class ScoreRule(Protocol):
 
 def as_product(rule: ScoreRule) -> ProductRule | None:
     """The rule as one of prepared vectors, when it is one of those here; another may read parameters."""
-    return rule if isinstance(rule, ProductRule) and type(rule) in (Dot, Cosine, UnitEuclidean) else None
+    return cast("ProductRule", rule) if type(rule) in (Dot, Cosine, UnitEuclidean) else None
+
+
+def as_linked(rule: ProductRule) -> LinkedRule | None:
+    """The rule, when scores are a function of the products."""
+    return cast("LinkedRule", rule) if type(rule) is UnitEuclidean else None
 
 
 def pairs_are_finer(rule: ScoreRule) -> bool:
@@ -39,7 +44,6 @@ def pairs_are_finer(rule: ScoreRule) -> bool:
     return isinstance(rule, (Euclidean, SquaredEuclidean, UnitEuclidean))
 
 
-@runtime_checkable
 class ProductRule(ScoreRule, Protocol):
     """A rule whose scores are inner products of vectors that are prepared one by one."""
 
@@ -48,7 +52,6 @@ class ProductRule(ScoreRule, Protocol):
         ...
 
 
-@runtime_checkable
 class LinkedRule(ProductRule, Protocol):
     """A product rule whose scores are a function of the inner products."""
 

@@ -11,6 +11,7 @@ part in nothing. phi must be finite, with a finite derivative, for every finite 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -72,19 +73,19 @@ class Statistic:
             raise MarginsError("Statistic", expected="a sum over 'targets'", received=self.reduce)
 
 
-@runtime_checkable
-class SlopedPhi(Protocol):
+class SlopedPhi(ABC):
     """A phi of the score alone that knows its derivative, so that no graph need be built to find it."""
 
+    @abstractmethod
     def __call__(self, entries: Entries) -> Tensor: ...
 
+    @abstractmethod
     def slope(self, entries: Entries) -> Tensor | float:
         """The derivative of phi by the score, entry by entry, or one number."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(SlopedPhi):
     """The phi scale * s + shift with constants."""
 
     scale: float = 1.0
@@ -100,7 +101,7 @@ class Affine:
 
 
 @dataclass(frozen=True, eq=False)
-class Sloped:
+class Sloped(SlopedPhi):
     """A phi of the score alone, with its derivative."""
 
     value: Phi
@@ -119,6 +120,28 @@ scores = Affine()
 
 squares = Sloped(lambda e: e.s.square(), lambda e: 2 * e.s)
 """The phi s^2."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beyond:
+    """The `keep` of scores above a value of their row, or below it."""
+
+    value: Callable[[RowValues], Tensor]
+    is_above: bool
+
+    def __call__(self, entries: Entries) -> Tensor:
+        gap = entries.s - self.value(entries.row)
+        return gap if self.is_above else -gap
+
+
+def above(value: Callable[[RowValues], Tensor]) -> Beyond:
+    """Keeps the scores above a value of their row."""
+    return Beyond(value, is_above=True)
+
+
+def below(value: Callable[[RowValues], Tensor]) -> Beyond:
+    """Keeps the scores below a value of their row."""
+    return Beyond(value, is_above=False)
 
 
 def total(over: Over, phi: Phi = scores, *, keep: Phi | None = None) -> Statistic:

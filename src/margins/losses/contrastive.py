@@ -21,6 +21,8 @@ from margins.engine.statistics import (
     RowValues,
     Stage,
     Statistic,
+    above,
+    below,
     detached,
     logsumexp,
     maximum,
@@ -390,8 +392,8 @@ class MultiSimilarity(EmbeddingLoss):
         if self.epsilon is None:
             return (Stage({"pull": pull, "push": push}),)
         epsilon = self.epsilon
-        pull = replace(pull, keep=lambda e: e.row.high + epsilon - e.s)
-        push = replace(push, keep=lambda e: e.s - (e.row.low - epsilon))
+        pull = replace(pull, keep=below(lambda row: row.high + epsilon))
+        push = replace(push, keep=above(lambda row: row.low - epsilon))
         extremes = {"least": minimum("positives"), "most": maximum("negatives")}
         rows = {"low": detached(lambda z: z.least), "high": detached(lambda z: z.most)}
         return Stage(extremes, rows), Stage({"pull": pull, "push": push})

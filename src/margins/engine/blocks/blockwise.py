@@ -5,6 +5,7 @@ Memory beyond inputs and their gradients is that of a few blocks. Value and grad
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from margins.engine.blocks.layout import Layout, tensors_with_gradient
 from margins.engine.blocks.plan import BlockPlan, planned
 from margins.engine.blocks.scan import Blocks, Scan, ScanJob
+from margins.engine.blocks.whole_rows import summed
 from margins.engine.evaluators import Evaluator, Pass
-from margins.engine.score_rules import Cosine, Dot, pairs_are_finer, unit
-from margins.engine.sources import Factored
+from margins.engine.score_rules import Cosine, Dot, as_product, pairs_are_finer, unit
+from margins.engine.sources import Factored, Source
 from margins.engine.statistics import Program, Statistic
 from margins.errors import MarginsError, values_are_readable
 from margins.targets import Positives, Targets
@@ -35,7 +37,8 @@ class Blockwise(Evaluator):
         block_size: candidates a block, at least 1; None chooses.
         row_block_size: anchors a block, at least 1; None chooses.
         keep_bytes: scores that take no more than this are kept for later stages and for backward instead of
-            being made again, under rules that are inner products. None: 16 MiB, or 0 where a size is given.
+            being made again, under rules that are inner products. None: 16 MiB, or 0 where a size is given;
+            and where a batch is large and its vectors are long, the scores of some whole rows at a time.
 
     Example:
         >>> plan = Blockwise().plan(256, 1_000_000, 128)
@@ -86,13 +89,37 @@ class Blockwise(Evaluator):
 
         Very many candidates are scaled block by block instead, which keeps no copy of them.
         """
-        source = here.source
-        if isinstance(source, Factored) and isinstance(source.rule, Cosine):
-            own, others = source.embeddings, source.candidates
-            if others.shape[0] <= _OF_A_BATCH * own.shape[0]:
-                scaled = unit(own)
-                here.source = Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
+        if isinstance(here.source, Factored):
+            here.source = _scaled(here.source)
         return super().start(program, here)
+
+    def whole_rows(self, source: Source, targets: Targets) -> int | None:
+        """As the plan says, for products that need a gradient."""
+        if not isinstance(source, Factored) or as_product(source.rule) is None or not torch.is_grad_enabled():
+            return None
+        learns = source.embeddings.requires_grad or source.candidates.requires_grad
+        if not learns or tensors_with_gradient(targets):
+            return None
+        return self._plan_of(source, targets).rows_at_once
+
+    def sum_of_rows(
+        self,
+        value_of: Callable[[Source, Targets, Mapping[str, Tensor], Evaluator], Tensor],
+        source: Source,
+        targets: Targets,
+        side: Mapping[str, Tensor],
+        parameters: Sequence[Tensor],
+    ) -> Float[Tensor, ""]:
+        """With its gradient, some whole rows at a time, where `whole_rows` says how many."""
+        rows = self.whole_rows(source, targets)
+        if rows is None or not isinstance(source, Factored):
+            return super().sum_of_rows(value_of, source, targets, side, parameters)
+        inner = Blockwise(keep_bytes=rows * source.shape[1] * source.like.element_size())
+
+        def value(part: Source, own: Targets, beside: Mapping[str, Tensor]) -> Tensor:
+            return value_of(part, own, beside, inner)
+
+        return summed(value, _scaled(source), targets, side, parameters, rows)
 
     def listing(self, targets: Targets) -> Positives | None:
         """Also matches by label are listed, where they are rare."""
@@ -134,6 +161,15 @@ class Blockwise(Evaluator):
             columns = max(1, chosen.rows * chosen.columns // num_anchors)
             return plan(Blockwise(self.block_size or columns, num_anchors, self.keep_bytes))
         return chosen
+
+
+def _scaled(source: Factored) -> Factored:
+    """Cosines of a batch as products of vectors that are scaled once."""
+    own, others = source.embeddings, source.candidates
+    if not isinstance(source.rule, Cosine) or others.shape[0] > _OF_A_BATCH * own.shape[0]:
+        return source
+    scaled = unit(own)
+    return Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
 
 
 def _check(found: list[Tensor], like: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from margins.engine.blocks.fused import exp_of_difference
 from margins.engine.entries import BlockEntries, leave_out, terms_in
+from margins.engine.scratch import Scratch
 from margins.engine.statistics import SlopedPhi, Statistic
 from margins.errors import values_are_readable
 
@@ -66,14 +67,14 @@ def have_slopes(active: Sequence[Upstream]) -> bool:
 
 
 def gradient_by_slopes(
-    entries: BlockEntries, active: Sequence[Upstream], work: Tensor, *, may_overwrite: bool
+    entries: BlockEntries, active: Sequence[Upstream], scratch: Scratch, *, may_overwrite: bool
 ) -> Float[Tensor, "rows block"]:
     """The gradient of the scores by the chain rule.
 
     Args:
         entries: of the block, off the graph.
         active: statistics that have an upstream gradient.
-        work: a buffer of the block's shape.
+        scratch: where buffers are taken.
         may_overwrite: whether the scores are not needed any more.
     """
     total: Tensor | None = None
@@ -82,25 +83,26 @@ def gradient_by_slopes(
         phi = statistic.phi
         assert isinstance(phi, SlopedPhi)  # noqa: S101  (asked before)
         slope = phi.slope(entries)
-        into = work if total is None else torch.empty_like(work)
         if statistic.reduce == "sum":
-            part = _of_sum(entries, upstream, into)
+            part = _of_sum(entries, upstream, scratch)
         else:
             may = may_overwrite and is_last
-            part = upstream.by_terms(terms_in(entries, statistic, into, may_overwrite=may))
+            part = upstream.by_terms(terms_in(entries, statistic, scratch, may_overwrite=may))
         part = part if not isinstance(slope, Tensor) and slope == 1.0 else part.mul_(slope)
         total = part if total is None else total.add_(part)
     assert total is not None  # noqa: S101  (there is one at least)
     return total
 
 
-def _of_sum(entries: BlockEntries, upstream: Upstream, into: Tensor) -> Float[Tensor, "rows block"]:
+def _of_sum(entries: BlockEntries, upstream: Upstream, scratch: Scratch) -> Float[Tensor, "rows block"]:
     """The gradient by the terms of a sum, which are not needed for it."""
-    part, weight = upstream.by_terms(into), entries.weight()
+    statistic, weight = upstream.statistic, entries.weight()
+    part = upstream.by_terms(scratch.take(entries.s.shape))
     if weight is not None:
         part.mul_(weight)
-    statistic = upstream.statistic
-    leave_out(part, entries.kept(statistic), entries.places(statistic), 0.0)
+    kept = entries.kept(statistic, scratch.take(entries.s.shape))
+    leave_out(part, kept, entries.places(statistic), 0.0)
+    scratch.release()
     return part
 
 

@@ -15,8 +15,11 @@ from margins.errors import MarginsError
 _TILES = 5  # scores, terms, gradient, and what phi and its derivative leave behind
 _MOST_ROWS = 1024
 _FEWEST_COLUMNS = 512
+_CACHES = 2  # a block is so many second-level caches: fewer and Python is felt, more and memory is
 _DEVICE_TILE = 1 << 26  # bytes of a block on an accelerator, whose kernels want long work
 _KEPT = 1 << 24  # bytes of scores that are kept where nothing else was asked for
+_AT_ONCE = 1 << 25  # bytes of whole rows of scores; they pay from so many rows and numbers a vector on:
+_FEWEST_AT_ONCE, _LONG = 512, 256
 _CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
@@ -30,9 +33,11 @@ class BlockPlan:
         rows: anchors a block.
         columns: candidates a block.
         bytes: the most memory that a pass and its backward hold beyond inputs and their gradients, as
-            predicted from the sizes: five blocks, prepared embeddings, and scores that are kept.
+            predicted from the sizes: five blocks, prepared vectors, and scores that are kept.
         keeps_scores: whether the blocks of a pass are kept for later passes and for backward, instead of
             being made again.
+        rows_at_once: anchors whose whole rows of scores are kept until their gradient is found, with the
+            value, where a loss is reduced to one number; None where value and gradient are found apart.
         kernels: "compiled" where torch's compiler fuses the steps over a block, "torch" where they run
             one by one.
     """
@@ -43,6 +48,7 @@ class BlockPlan:
     columns: int
     bytes: int
     keeps_scores: bool = False
+    rows_at_once: int | None = None
     kernels: Kernels = "torch"
 
     def row_spans(self) -> list[tuple[int, int]]:
@@ -71,14 +77,17 @@ def planned(
         MarginsError: the memory of one block is not there.
     """
     item = dtype.itemsize
-    tile = (cache_bytes() if device.type == "cpu" else _DEVICE_TILE) // item
+    tile = (_CACHES * cache_bytes() if device.type == "cpu" else _DEVICE_TILE) // item
     rows = min(num_anchors, row_block_size or max(_MOST_ROWS, tile // max(num_candidates, 1)))
     columns = min(num_candidates, block_size or max(_FEWEST_COLUMNS, tile // max(rows, 1)))
+    is_free = block_size is None and row_block_size is None and keep_bytes is None
     if keep_bytes is None:
-        keep_bytes = _KEPT if block_size is None and row_block_size is None else 0
+        keep_bytes = _KEPT if is_free else 0
     whole = num_anchors * num_candidates * item
     keeps = whole <= keep_bytes
-    needed = (_TILES * rows * columns + num_anchors * dim) * item + keeps * whole
+    at_once = _whole_rows(num_anchors, num_candidates, dim, item) if is_free and not keeps else None
+    held = whole if keeps else (at_once or 0) * num_candidates * item
+    needed = (_TILES * rows * columns + num_anchors * dim) * item + held
     free = free_bytes(device)
     if needed > free:
         raise MarginsError(
@@ -87,7 +96,13 @@ def planned(
             received=f"blocks of {rows} x {columns}, which need {needed / 2**20:,.0f} MiB",
             fix="leave block_size and row_block_size out, or give smaller ones",
         )
-    return BlockPlan(num_anchors, num_candidates, rows, columns, needed, keeps, kernels_on(device))
+    return BlockPlan(num_anchors, num_candidates, rows, columns, needed, keeps, at_once, kernels_on(device))
+
+
+def _whole_rows(num_anchors: int, num_candidates: int, dim: int, item: int) -> int | None:
+    """How many rows are worth being kept whole until their gradient is found."""
+    rows = min(num_anchors, _AT_ONCE // max(1, num_candidates * item))
+    return rows if rows >= _FEWEST_AT_ONCE and dim >= _LONG else None
 
 
 @functools.cache

@@ -40,7 +40,7 @@ class Running:
         else:
             is_max = self.statistic.reduce == "max"
             best = torch.maximum(value, terms.amax(1)) if is_max else torch.minimum(value, terms.amin(1))
-            ties.mul_(value == best).add_((terms == best[:, None]).sum(1))
+            ties.mul_(value == best).add_(torch.eq(terms, best[:, None], out=terms).sum(1))
             value.copy_(best)
 
     def result(self) -> Float[Tensor, " anchors"]:

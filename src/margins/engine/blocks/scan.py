@@ -22,6 +22,7 @@ from margins.engine.blocks.running import Running
 from margins.engine.blocks.scores import BlockScores, Kept, add_part, listed_gradient
 from margins.engine.entries import Holes, terms_in
 from margins.engine.score_rules import as_product
+from margins.engine.scratch import Scratch
 from margins.engine.sources import full_precision
 from margins.engine.statistics import Statistic
 from margins.errors import MarginsError, OnceDifferentiableError
@@ -126,14 +127,14 @@ class Scan(torch.autograd.Function):
         backward = _Backward(job, tensors, sums, active, upstream[-1] if job.reads else None)
         with full_precision(tensors[0].device):
             backward.run()
-        return None, *sums
+        return None, *backward.gradients()
 
 
 def _read(job: ScanJob, tensors: Sequence[Tensor], running: list[Running], listed: Tensor) -> None:
     """Takes in all blocks."""
     blocks = job.blocks
     scores = BlockScores.of(job.layout, tensors, blocks.plan, kept=blocks.kept)
-    work = scores.second_buffer()
+    scratch = scores.scratch()
     for number, columns in enumerate(blocks.plan.column_spans()):
         scores.turn_to(columns)
         for stripe in blocks.stripes:
@@ -143,10 +144,10 @@ def _read(job: ScanJob, tensors: Sequence[Tensor], running: list[Running], liste
                 listed[stripe.listing.numbers(number)] = made.reshape(-1)[places]
             beside = job.layout.cut_beside(tensors, stripe.rows, columns)
             entries = job.layout.entries(made, beside, stripe.targets, columns, stripe.holes(number))
-            room = scores.shaped(work)
             for index, one in enumerate(running):
                 may = index + 1 == len(running) and not scores.keeps
-                one.add(terms_in(entries, one.statistic, room, may_overwrite=may), *stripe.rows)
+                one.add(terms_in(entries, one.statistic, scratch, may_overwrite=may), *stripe.rows)
+                scratch.release_all()
 
 
 def _empty_sums(
@@ -177,6 +178,7 @@ class _Backward:
         self._factors, self._num_own = job.layout.num_factors, len(job.layout.axes)
         self._listed = None if listed is None or listed.numel() == 0 else listed.detach()
         self._needs_scores = True
+        self._reached: set[int] = set()
 
     def run(self) -> None:
         """All blocks, or the listed entries alone when those are all that is asked for."""
@@ -191,6 +193,11 @@ class _Backward:
             return
         self._check_outside()
         self._blocks()
+
+    def gradients(self) -> list[Tensor | None]:
+        """What was found; None for what stands beside the scores and nobody reads: no stage is run for it."""
+        beside = set(range(self._factors, self._num_own)) - self._reached
+        return [None if i in beside else s for i, s in enumerate(self._sums)]
 
     def _check_outside(self) -> None:
         """The parameters read now must be those of the forward pass; a functional call swaps them back."""
@@ -217,13 +224,14 @@ class _Backward:
             self._of_factors(self._sums),
             kept=self._job.blocks.kept,
         )
-        work, self._needs_scores = scores.second_buffer(), scores.needs_scores or scores.keeps
+        scratch, self._needs_scores = scores.scratch(), scores.needs_scores or scores.keeps
         active = [[u.of_rows(*stripe.rows) for u in self._active] for stripe in stripes]
         for number, columns in enumerate(plan.column_spans()):
             scores.turn_to(columns)
             for stripe, upstream in zip(stripes, active, strict=True):
                 made = scores.make(stripe.rows)
-                gradient = self._of_scores(made, scores.shaped(work), stripe, number, columns, upstream)
+                scratch.release_all()
+                gradient = self._of_scores(made, scratch, stripe, number, columns, upstream)
                 if stripe.listing is not None and self._listed is not None:
                     gradient = gradient.contiguous()
                     part = self._listed[stripe.listing.numbers(number)]
@@ -233,16 +241,22 @@ class _Backward:
         scores.finish()
 
     def _of_scores(
-        self, made: Tensor, room: Tensor, stripe: Stripe, number: int, columns: Span, active: list[Upstream]
+        self,
+        made: Tensor,
+        scratch: Scratch,
+        stripe: Stripe,
+        number: int,
+        columns: Span,
+        active: list[Upstream],
     ) -> Tensor:
         """The gradient of a block of scores; may overwrite these where they are not needed any more."""
         layout, holes = self._layout, stripe.holes(number)
         beside = layout.cut_beside(self._tensors, stripe.rows, columns)
         if not active:
-            return room.zero_()
+            return scratch.take(made.shape).zero_()
         if have_slopes(active) and not layout.has_learned_targets:
             entries = layout.entries(made, [t.detach() for t in beside], stripe.targets, columns, holes)
-            return gradient_by_slopes(entries, active, room, may_overwrite=not self._needs_scores)
+            return gradient_by_slopes(entries, active, scratch, may_overwrite=not self._needs_scores)
         sums = self._sums[self._factors :]
         with torch.enable_grad():
             leaf = made.detach().requires_grad_()
@@ -255,7 +269,9 @@ class _Backward:
         axes = [*layout.axes[self._factors :], *((None, None) for _ in self._tensors[self._num_own :])]
         for i, part in zip(wanted[1:], parts[1:], strict=True):
             add_part(sums[i - 1], part, axes[i - 1], stripe.rows, columns)
-        return room.zero_() if parts[0] is None else parts[0]
+            if part is not None:
+                self._reached.add(self._factors + i - 1)
+        return torch.zeros_like(made) if parts[0] is None else parts[0]
 
 
 def _gradients(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from margins.engine.blocks.layout import Layout, Span, narrowed
 from margins.engine.blocks.plan import BlockPlan
-from margins.engine.score_rules import LinkedRule, ProductRule, as_product
+from margins.engine.score_rules import ProductRule, as_linked, as_product
+from margins.engine.scratch import Scratch
 from margins.targets import Positives
 
 Sums = Sequence[Tensor | None]
@@ -71,9 +72,9 @@ class BlockScores(ABC):
         height, width = self._rows[1] - self._rows[0], self._columns[1] - self._columns[0]
         return buffer[: height * width].view(height, width)
 
-    def second_buffer(self) -> Tensor:
-        """As large as the one that scores are made in."""
-        return torch.empty_like(self._buffer)
+    def scratch(self) -> Scratch:
+        """Buffers as large as the one that scores are made in."""
+        return Scratch(self._buffer, self._buffer.shape[0])
 
     def turn_to(self, columns: Span) -> None:
         """Goes to other candidates."""
@@ -103,16 +104,17 @@ class _Products(BlockScores):
         self, layout: Layout, tensors: Sequence[Tensor], plan: BlockPlan, sums: Sums, kept: Kept | None
     ) -> None:
         super().__init__(layout, tensors, plan, sums, kept)
+        rule = as_product(layout.rule)
+        assert rule is not None  # noqa: S101  (chosen by it)
+        self._rule, self._linked = rule, as_linked(rule)
         self._spans = plan.row_spans()
         self._anchors = self._prepare(tensors[0], learns=False)[1]
         self._is_plain = self._anchors.data_ptr() == tensors[0].data_ptr()
 
     def _prepare(self, vectors: Tensor, *, learns: bool) -> tuple[Tensor, Tensor]:
-        rule = self._layout.rule
-        assert isinstance(rule, ProductRule)  # noqa: S101  (chosen by it)
         with torch.enable_grad():
             leaf = vectors.detach().requires_grad_(learns)
-            return leaf, rule.prepared(leaf)
+            return leaf, self._rule.prepared(leaf)
 
     def turn_to(self, columns: Span) -> None:
         super().turn_to(columns)
@@ -125,12 +127,12 @@ class _Products(BlockScores):
 
     @property
     def needs_scores(self) -> bool:
-        return isinstance(self._layout.rule, LinkedRule)
+        return self._linked is not None
 
     def make(self, rows: Span) -> Tensor:
         self._rows = rows
         self._made = self._block_of(rows)
-        if isinstance(self._layout.rule, LinkedRule) and self._bias is not None:
+        if self._linked is not None and self._bias is not None:
             return self._made + self._bias
         return self._made
 
@@ -144,9 +146,9 @@ class _Products(BlockScores):
         return self._kept[place]
 
     def _filled(self, out: Tensor) -> Tensor:
-        rule, anchors = self._layout.rule, self._anchors[slice(*self._rows)]
-        if isinstance(rule, LinkedRule):
-            return rule.link_(torch.mm(anchors, self._candidates.T, out=out))
+        anchors = self._anchors[slice(*self._rows)]
+        if self._linked is not None:
+            return self._linked.link_(torch.mm(anchors, self._candidates.T, out=out))
         if self._bias is None:
             return torch.mm(anchors, self._candidates.T, out=out)
         return torch.addmm(self._bias, anchors, self._candidates.T, out=out)
@@ -155,9 +157,8 @@ class _Products(BlockScores):
         (top, bottom), (start, stop) = self._rows, self._columns
         if self._layout.has_bias and self._sums[2] is not None:
             self._sums[2][start:stop] += gradient.sum(0)
-        rule = self._layout.rule
-        if isinstance(rule, LinkedRule):
-            gradient = rule.slope(self._made).mul_(gradient)
+        if self._linked is not None:
+            gradient = self._linked.slope(self._made).mul_(gradient)
         if self._sums[0] is not None:
             self._sums[0][top:bottom].addmm_(gradient, self._candidates)
         if self._into is not None:

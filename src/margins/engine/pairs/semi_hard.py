@@ -19,13 +19,14 @@ from margins.engine.blocks.plan import BlockPlan
 from margins.engine.blocks.scores import BlockScores
 from margins.engine.entries import BlockEntries, Holes, terms_in
 from margins.engine.evaluators import Pass
+from margins.engine.scratch import Scratch
 from margins.engine.sources import Factored, Source, full_precision
 from margins.engine.statistics import maximum
 from margins.errors import OnceDifferentiableError
 from margins.targets import Targets
 
-_ELEMENTS = 1 << 19  # scores held at a time
-_FEWEST_ROWS = 32
+_ELEMENTS = 1 << 20  # scores held at a time
+_FEWEST_ROWS, _MOST_ROWS = 32, 512
 _FEW_POSITIVES = 64  # a row: up to these, going through them is faster than sorting the negatives
 _RIVALS = maximum("negatives")  # its terms are the scores of negatives, and -inf elsewhere
 
@@ -67,7 +68,7 @@ class _Job:
     def plan(self) -> BlockPlan:
         """Stripes of whole rows."""
         num_anchors, num_candidates = self.targets.shape
-        rows = min(num_anchors, max(_FEWEST_ROWS, _ELEMENTS // max(num_candidates, 1)))
+        rows = min(num_anchors, _MOST_ROWS, max(_FEWEST_ROWS, _ELEMENTS // max(num_candidates, 1)))
         return BlockPlan(num_anchors, num_candidates, rows, num_candidates, 5 * 8 * rows * num_candidates)
 
 
@@ -98,12 +99,13 @@ def _add_up(job: _Job, tensors: tuple[Tensor, ...], sums: list[Tensor | None], t
     made = None if job.layout is None else BlockScores.of(job.layout, tensors, plan, sums)
     if made is not None:
         made.turn_to(columns)
-    listed, room = _Listed.of(job.targets, tensors[0].dtype), tensors[0].new_empty(4, plan.rows * columns[1])
+    listed, scratch = _Listed.of(job.targets, tensors[0].dtype), Scratch(tensors[0], plan.rows * columns[1])
     for rows in plan.row_spans():
         scores = tensors[0].detach()[rows[0] : rows[1]].clone() if made is None else made.make(rows)
         targets, own = job.targets.between(*rows), listed.between(*rows)
         entries = BlockEntries(scores, targets, *columns, side={}, rows={}, holes=own.holes)
-        hinge, count, slopes = _Stripe.of(entries, own, room[:, : scores.numel()]).sums(job.margin)
+        scratch.release_all()
+        hinge, count, slopes = _Stripe.of(entries, own, scratch).sums(job.margin)
         weight = targets.row_weight
         if weight is not None:
             hinge, count = hinge * weight, count * weight
@@ -177,7 +179,7 @@ class _Stripe:
         positive_weight: 0 there.
         places: of the listed positives in the flattened stripe.
         slots: of the listed positives in the flattened `positives`.
-        room: three more buffers of the stripe's size.
+        scratch: where more buffers are taken.
     """
 
     scores: Float[Tensor, "rows candidates"]
@@ -187,10 +189,10 @@ class _Stripe:
     positive_weight: Float[Tensor, "rows most"]
     places: Int[Tensor, " listed"]
     slots: Int[Tensor, " listed"]
-    room: Float[Tensor, "3 size"]
+    scratch: Scratch
 
     @classmethod
-    def of(cls, entries: BlockEntries, listed: _Listed, room: Float[Tensor, "4 size"]) -> _Stripe:
+    def of(cls, entries: BlockEntries, listed: _Listed, scratch: Scratch) -> _Stripe:
         """Read off the entries."""
         rows, shape = listed.rows, listed.shape
         lengths = torch.bincount(rows, minlength=shape[0])
@@ -201,10 +203,10 @@ class _Stripe:
         positives.view(-1)[slots] = entries.s.reshape(-1)[listed.places]
         weights = torch.zeros_like(positives)
         weights.view(-1)[slots] = listed.weight
-        negatives = terms_in(entries, _RIVALS, room[0].view(shape), may_overwrite=False)
+        negatives = terms_in(entries, _RIVALS, scratch, may_overwrite=False)
         weight = entries.weight()
         weight = None if weight is None else weight.expand(shape)
-        return cls(entries.s, negatives, weight, positives, weights, listed.places, slots, room[1:])
+        return cls(entries.s, negatives, weight, positives, weights, listed.places, slots, scratch)
 
     def sums(self, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row the hinges and the count, and the slope of the hinges by every score."""
@@ -216,7 +218,7 @@ class _Stripe:
 
     def _one_by_one(self, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         """Row sums of hinges; of each positive the weight of its negatives; slopes by the negatives."""
-        slopes, within, above = (buffer.view(self.negatives.shape) for buffer in self.room)
+        slopes, within, above = (self.scratch.take(self.negatives.shape) for _ in range(3))
         slopes.zero_()
         counts = torch.zeros_like(self.positives)
         for k in range(self.positives.shape[1]):

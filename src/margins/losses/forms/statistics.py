@@ -12,7 +12,7 @@ from torch import Tensor
 
 from margins.engine.blocks.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator, Rows
-from margins.engine.reduction import RowLosses
+from margins.engine.reduction import RowLosses, check_denominator
 from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, checked, factored, matrix_of
 from margins.engine.spherical.evaluator import Spherical
@@ -171,8 +171,29 @@ class StatisticsLoss(Loss):
         with evaluator.guarded():
             made = targets if isinstance(targets, Targets) else None
             known_targets = as_targets(targets, evaluator.whole_shape(source, made))
-        rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
-        return rows.reduce(self.reduction, denominator)
+        takes_all = ids is not None or evaluator.whole_rows(source, known_targets) is None
+        if takes_all or self.reduction == "none":
+            rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
+            return rows.reduce(self.reduction, denominator)
+        total = self._total(source, known_targets, evaluator, side)
+        check_denominator(self.reduction, denominator)
+        frame = RowLosses(
+            total.detach().expand(known_targets.num_anchors), counts=self._valid(known_targets),
+            weight=known_targets.row_weight, units=self.units(known_targets),
+        )  # fmt: skip
+        return frame.reduced(total, self.reduction, denominator)
+
+    def _total(
+        self, source: Source, targets: Targets, evaluator: Evaluator, side: Mapping[str, Tensor] | None
+    ) -> Float[Tensor, ""]:
+        """The sum of the weighted rows, which the evaluator finds with its gradient."""
+
+        def value_of(part: Source, own: Targets, beside: Mapping[str, Tensor], by: Evaluator) -> Tensor:
+            return self.evaluate(part, own, by, side=beside).weighted().sum()
+
+        self._check(source, targets, None)
+        given = self._checked_side(side, source.shape)
+        return evaluator.sum_of_rows(value_of, source, targets, given, list(self.parameters()))
 
     def evaluate(
         self,

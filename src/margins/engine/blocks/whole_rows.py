@@ -1,0 +1,110 @@
+"""The sum of row losses and its gradient found together, some whole rows of scores at a time.
+
+The scores of these rows are kept until their gradient is found: embeddings and candidates meet in three
+matrix products, however many stages a loss has. The gradient is that of the sum; what multiplies the sum
+later multiplies the gradient. So it serves a loss that is reduced to one number, not rows with weights of
+their own from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from margins.engine.blocks.layout import narrowed
+from margins.engine.blocks.scores import add_part
+from margins.engine.sources import Factored, Source
+from margins.errors import OnceDifferentiableError
+from margins.targets import Targets
+
+SumOfRows = Callable[[Source, Targets, Mapping[str, Tensor]], Tensor]
+
+
+def summed(
+    value_of: SumOfRows,
+    source: Factored,
+    targets: Targets,
+    side: Mapping[str, Tensor],
+    parameters: Sequence[Tensor],
+    rows: int,
+) -> Float[Tensor, ""]:
+    """The value of all rows, once differentiable.
+
+    Args:
+        value_of: the sum over the rows that it is given; independent of other rows.
+        source: of the scores.
+        targets: same shape; without tensors that ask for a gradient.
+        side: blocks beside the scores.
+        parameters: what `value_of` reads besides.
+        rows: so many at a time.
+    """
+    bias = () if source.bias is None else (source.bias,)
+    job = _Job(value_of, source, targets, tuple(side), tuple(parameters), rows)
+    tensors = (source.embeddings, source.candidates, *bias, *side.values(), *parameters)
+    return _Summed.apply(job, *tensors)  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """See `summed`."""
+
+    value_of: SumOfRows
+    source: Factored
+    targets: Targets
+    side: tuple[str, ...]
+    parameters: tuple[Tensor, ...]
+    rows: int
+
+    def axes(self, tensors: Sequence[Tensor]) -> list[tuple[int | None, int | None]]:
+        """Of embeddings, candidates, bias and side blocks the axis that runs with the rows."""
+        num_factors = len(tensors) - len(self.side)
+        beside = [(None if t.shape[0] == 1 else 0, None) for t in tensors[num_factors:]]
+        return [(0, None), *((None, None) for _ in tensors[1:num_factors]), *beside]
+
+    def value(self, leaves: Sequence[Tensor], start: int, stop: int) -> Tensor:
+        """The sum over some rows."""
+        num_factors = len(leaves) - len(self.side)
+        source = Factored(self.source.rule, *leaves[:num_factors])
+        side = dict(zip(self.side, leaves[num_factors:], strict=True))
+        return self.value_of(source, self.targets.between(start, stop), side)
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Tensor:
+        needs = ctx.needs_input_grad[1:]
+        sums = [torch.zeros_like(t) if n else None for t, n in zip(tensors, needs, strict=True)]
+        own = tensors[: len(tensors) - len(job.parameters)]
+        axes, num_anchors = job.axes(own), own[0].shape[0]
+        total = own[0].new_zeros((), dtype=torch.float64)
+        for start in range(0, num_anchors, job.rows):
+            rows = (start, min(start + job.rows, num_anchors))
+            with torch.enable_grad():
+                leaves = [
+                    narrowed(t, a, rows, (0, 0)).detach().requires_grad_(n)
+                    for t, a, n in zip(own, axes, needs, strict=False)
+                ]
+                value = job.value(leaves, *rows)
+            total += value.detach()
+            wanted = [i for i, n in enumerate(needs) if n]
+            reached = [*leaves, *job.parameters]
+            parts = torch.autograd.grad(value, [reached[i] for i in wanted], allow_unused=True)
+            for i, part in zip(wanted, parts, strict=True):
+                add_part(sums[i], part, axes[i] if i < len(own) else (None, None), rows, (0, 0))
+        ctx.save_for_backward(*(s for s in sums if s is not None))
+        return total.to(own[0].dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise OnceDifferentiableError(
+                "the blockwise evaluator gives first derivatives only: a step that needs second ones "
+                "(bilevel, gradient penalty) must use the dense evaluator"
+            )
+        gradients = iter(ctx.saved_tensors)
+        return None, *(upstream[0] * next(gradients) if n else None for n in ctx.needs_input_grad[1:])
