@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.blockwise import LargestTensor
 from margins.engine import Blockwise, Cosine, Custom, Dense, Dot, Evaluator, UnitEuclidean
 from margins.engine.blocks import plan
+from margins.engine.blocks.scaling import unit_once
+from margins.engine.score_rules import unit
 from margins.engine.statistics import Repeat, Stage, detached, implicit, squares, total
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import (
@@ -321,3 +323,19 @@ def test_a_reduced_loss_of_whole_rows_holds_no_matrix_of_scores(monkeypatch):
         torch.autograd.grad(loss, x, create_graph=True)
     with torch.no_grad():
         torch.testing.assert_close(InfoNCE().on_pairs(x, w, evaluator=Blockwise()), loss.detach())
+
+
+def test_vectors_scaled_once_have_the_gradient_of_vectors_scaled():
+    rng = torch.Generator().manual_seed(5)
+    vectors = torch.randn(5, 3, generator=rng, dtype=torch.float64)
+    vectors[2] = 0
+    upstream = torch.randn(5, 3, generator=rng, dtype=torch.float64)
+    found = []
+    for scale in (unit, unit_once):
+        leaf = vectors.clone().requires_grad_()
+        scaled = scale(leaf)
+        found.append((scaled.detach(), *torch.autograd.grad(scaled, leaf, upstream)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    assert not found[1][1][2].any()
+    assert found[1][1][1].abs().max() > 1e-2

@@ -47,6 +47,15 @@ class OnceDifferentiableError(RuntimeError):
     """A second derivative was asked of an evaluator that recomputes its scores; the dense one gives it."""
 
 
+def refuse_second_derivative(evaluator: str) -> None:
+    """In a backward pass: raises OnceDifferentiableError when that is to be differentiated itself."""
+    if torch.is_grad_enabled():
+        raise OnceDifferentiableError(
+            f"the {evaluator} evaluator gives first derivatives only: a step that needs second ones "
+            "(bilevel, gradient penalty) must use the dense evaluator"
+        )
+
+
 def describe(value: object) -> str:
     """Shape and dtype of a tensor, or the type of anything else, for the `received` part of a message.
 

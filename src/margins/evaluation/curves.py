@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from margins.engine.pairs.functions import STEP
+from margins.engine.pairs.sums import pair_sums
 from margins.errors import MarginsError
 from margins.evaluation.records import Candidates, Classes, Floats
 
@@ -82,18 +85,10 @@ def _where_positive(area: Area, block: _Block) -> Floats:
 
 def roc_area(block: _Block) -> Floats:
     """[L] areas: the weight of (positive, negative) pairs in the right order, over that of all pairs."""
-    order = np.argsort(block.scores, axis=1)
-    scores = np.take_along_axis(block.scores, order, 1)
-    positive = np.take_along_axis(block.positive, order, 1)
-    below = np.cumsum(np.take_along_axis(block.negative, order, 1), axis=1)
-    new = scores[:, 1:] != scores[:, :-1]
-    positives, negatives = positive.sum(1), below[:, -1].copy()
-    # Negatives before a tie, and up to its end; both rise, so running extremes carry them across it.
-    before = np.zeros_like(below)
-    before[:, 1:] = np.where(new, below[:, :-1], 0.0)
-    before = np.maximum.accumulate(before, axis=1)
-    middle = before + _at_tie_end(below, new)
-    return _ratio((positive * middle).sum(1) / 2, positives * negatives)
+    scores, positive = torch.from_numpy(block.scores), torch.from_numpy(block.positive)
+    weight = positive + torch.from_numpy(block.negative)
+    wrong = pair_sums(scores, positive > 0, weight, surrogate=STEP)
+    return 1 - _ratio(wrong.values.numpy(), wrong.pairs.numpy())
 
 
 def average_precision(block: _Block) -> Floats:

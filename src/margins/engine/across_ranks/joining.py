@@ -17,7 +17,7 @@ from torch import Tensor
 
 from margins.engine.across_ranks.ranks import Ranks
 from margins.engine.statistics import Reduce
-from margins.errors import MarginsError, OnceDifferentiableError
+from margins.errors import MarginsError, refuse_second_derivative
 
 _FAILED, _NOT_FINITE, _ASKS = 1, 2, 4
 Ties = Callable[[int, Tensor], Tensor]
@@ -145,11 +145,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            raise OnceDifferentiableError(
-                "the sharded evaluator gives first derivatives only: a step that needs second ones "
-                "(bilevel, gradient penalty) must use the dense evaluator on gathered candidates"
-            )
+        refuse_second_derivative("sharded")
         join: Join = ctx.join
         found, *parts = (t.detach() for t in ctx.saved_tensors)
         total = join.ranks.summed(torch.stack(upstream[:-1]))

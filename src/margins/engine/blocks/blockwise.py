@@ -14,10 +14,11 @@ from torch import Tensor
 
 from margins.engine.blocks.layout import Layout, tensors_with_gradient
 from margins.engine.blocks.plan import BlockPlan, planned
+from margins.engine.blocks.scaling import unit_once
 from margins.engine.blocks.scan import Blocks, Scan, ScanJob
 from margins.engine.blocks.whole_rows import summed
 from margins.engine.evaluators import Evaluator, Pass
-from margins.engine.score_rules import Cosine, Dot, as_product, pairs_are_finer, unit
+from margins.engine.score_rules import Cosine, Dot, as_product, pairs_are_finer
 from margins.engine.sources import Factored, Source
 from margins.engine.statistics import Program, Statistic
 from margins.errors import MarginsError, values_are_readable
@@ -168,8 +169,8 @@ def _scaled(source: Factored) -> Factored:
     own, others = source.embeddings, source.candidates
     if not isinstance(source.rule, Cosine) or others.shape[0] > _OF_A_BATCH * own.shape[0]:
         return source
-    scaled = unit(own)
-    return Factored(Dot(), scaled, scaled if others is own else unit(others), source.bias)
+    scaled = unit_once(own)
+    return Factored(Dot(), scaled, scaled if others is own else unit_once(others), source.bias)
 
 
 def _check(found: list[Tensor], like: Tensor) -> None:

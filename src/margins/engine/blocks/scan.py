@@ -25,7 +25,7 @@ from margins.engine.score_rules import as_product
 from margins.engine.scratch import Scratch
 from margins.engine.sources import full_precision
 from margins.engine.statistics import Statistic
-from margins.errors import MarginsError, OnceDifferentiableError
+from margins.errors import MarginsError, refuse_second_derivative
 from margins.targets import Positives, Targets
 
 
@@ -108,11 +108,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise OnceDifferentiableError(
-                "the blockwise evaluator gives first derivatives only: a step that needs second ones "
-                "(bilevel, gradient penalty) must use the dense evaluator"
-            )
+        refuse_second_derivative("blockwise")
         job, saved = ctx.job, ctx.saved_tensors
         count = len(job.statistics)
         tensors = saved[: -2 * count]

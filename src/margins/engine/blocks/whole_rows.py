@@ -19,7 +19,7 @@ from torch import Tensor
 from margins.engine.blocks.layout import narrowed
 from margins.engine.blocks.scores import add_part
 from margins.engine.sources import Factored, Source
-from margins.errors import OnceDifferentiableError
+from margins.errors import refuse_second_derivative
 from margins.targets import Targets
 
 SumOfRows = Callable[[Source, Targets, Mapping[str, Tensor]], Tensor]
@@ -101,10 +101,6 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise OnceDifferentiableError(
-                "the blockwise evaluator gives first derivatives only: a step that needs second ones "
-                "(bilevel, gradient penalty) must use the dense evaluator"
-            )
+        refuse_second_derivative("blockwise")
         gradients = iter(ctx.saved_tensors)
         return None, *(upstream[0] * next(gradients) if n else None for n in ctx.needs_input_grad[1:])
