@@ -62,7 +62,7 @@ def _compare(case: Case, kind: str, rule: ScoreRule, sizes: tuple[int, ...]) -> 
     inputs = [torch.randn(n, 3, generator=rng, dtype=torch.float64).requires_grad_() for n in (7, 6)]
     bias = torch.randn(6, generator=rng, dtype=torch.float64).requires_grad_()
     leaves = [*inputs, bias, *loss.parameters()]
-    upstream = torch.rand(7, generator=rng, dtype=torch.float64) - 0.3
+    upstream = torch.linspace(-0.6, 0.7, 7, dtype=torch.float64)
 
     def run(evaluator: Evaluator) -> tuple[Tensor, tuple[Tensor, ...]]:
         fresh = case.make().double()

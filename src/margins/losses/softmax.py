@@ -76,7 +76,7 @@ class CrossEntropy(StatisticsLoss):
             and isinstance(evaluator, Dense)
             and targets.has_one_positive
             and targets.margin_of(0, 0) is None
-            and targets.known_rows() is None
+            and self._valid(targets) is None
             and not side
         )
         if not (is_plain and isinstance(source, ScoreMatrix) and isinstance(targets.storage, ClassIndex)):
