@@ -252,7 +252,7 @@ def test_blockwise_trains_as_dense_does(loss: str, changes: dict[str, Any]):
 
 
 def test_a_blockwise_step_holds_no_matrix_of_scores():
-    num_classes, seen = 20_000, {}
+    num_classes, seen = 100_000, {}
     inputs, _ = blobs(64, 0)
     labels = torch.arange(64)
     rows = TrainRows(inputs, Targets.of_classes(labels, num_classes))

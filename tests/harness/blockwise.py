@@ -112,6 +112,33 @@ def _compare_reduced(case: Case, kind: str, rule: ScoreRule, reduction: str) -> 
         torch.testing.assert_close(whole, dense, rtol=1e-9, atol=1e-11)
 
 
+def half_precision_vectors_are_scored_in_float32(case: Case) -> None:
+    """Of bfloat16 vectors: the rows of the same vectors in float32; the gradient rounded once a stage."""
+    problem = problem_of(case, case.kinds[0], seed=17)
+    rng = torch.Generator().manual_seed(18)
+    halves = [torch.randn(n, 3, generator=rng).bfloat16() for n in (7, 6)]
+    upstream = torch.linspace(-0.6, 0.7, 7)
+    loss = case.make()
+    assert isinstance(loss, StatisticsLoss)
+    tolerance = 4e-3 if len(loss.stages()) == 1 else 3e-2
+
+    def run(rule: ScoreRule, evaluator: Evaluator, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        inputs = [h.to(dtype).requires_grad_() for h in halves]
+        fresh = case.make()
+        rows = fresh.evaluate(factored(rule, *inputs), problem.targets, evaluator, **extras(case, problem))
+        gradients = torch.autograd.grad(rows.weighted() @ upstream, inputs)
+        assert all(g.dtype == dtype for g in gradients)
+        return rows.values.detach(), *(g.float() for g in gradients)
+
+    for rule in (Dot(), Cosine(), SquaredEuclidean()):
+        for evaluator in (Dense(), Blockwise(4, 3), Blockwise()):
+            single, half = (run(rule, evaluator, dtype) for dtype in (torch.float32, torch.bfloat16))
+            assert half[0].dtype == torch.float32
+            torch.testing.assert_close(half[0], single[0], rtol=1e-4, atol=1e-5)
+            for a, b in zip(half[1:], single[1:], strict=True):
+                assert (a - b).norm() <= tolerance * b.norm()
+
+
 def blockwise_never_holds_the_score_matrix(case: Case) -> None:
     num_anchors, num_candidates, dim = 24, 400, 4
     kind = next(k for k in case.kinds if k != "scores")

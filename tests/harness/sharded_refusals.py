@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from margins.engine import Custom, Dense, Dot, Sharded, joining
+from margins.engine import Custom, Dense, Dot, Sharded
+from margins.engine.across_ranks import joining
 from margins.engine.across_ranks.ranks import Ranks
 from margins.engine.sources import ScoreMatrix, factored
 from margins.engine.statistics import Statistic, maximum, minimum

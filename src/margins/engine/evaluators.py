@@ -107,8 +107,14 @@ class Evaluator(ABC):
 
     def start(self, program: Program, here: Pass) -> Pass:
         """The pass as this evaluator wants it, before the first stage."""
+        if isinstance(here.source, Factored) and not self.takes_half(here.source):
+            here.source = here.source.widened()
         here.listing = self.listing(here.targets)
         return here
+
+    def takes_half(self, source: Factored) -> bool:
+        """Whether it makes float32 scores of half-precision vectors itself, without a copy of all of them."""
+        return False
 
     def guarded(self) -> contextlib.AbstractContextManager[object]:
         """Around what may fail before the scores are read: several ranks then fail together."""
@@ -216,7 +222,7 @@ class Dense(Evaluator):
     def start(self, program: Program, here: Pass) -> Pass:
         """All scores are made first, once for all stages."""
         if isinstance(here.source, Factored):
-            here.source = here.source.materialised()
+            here.source = here.source.widened().materialised()
         return super().start(program, here)
 
     def scan(self, statistics: tuple[Statistic, ...], here: Pass) -> list[Float[Tensor, " anchors"]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,11 @@ from margins.errors import MarginsError, describe, values_are_readable
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in float64 if it is that: no loss computes in half precision."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def accumulator(tensor: Tensor) -> Tensor:
+    """Zeros of a tensor's shape, in which what is like it is added up: in float32 at least."""
+    return torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -57,7 +62,10 @@ class ScoreMatrix:
 
 @dataclass(frozen=True)
 class Factored:
-    """Scores of embeddings against candidates under a score rule, plus a bias a candidate."""
+    """Scores of embeddings against candidates under a score rule, plus a bias a candidate.
+
+    Vectors may come in half precision; scores are made from them in float32.
+    """
 
     rule: ScoreRule
     embeddings: Float[Tensor, "anchors dim"]
@@ -72,11 +80,11 @@ class Factored:
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and device of the scores."""
-        return self.embeddings
+        return at_least_float32(self.embeddings[:0])
 
     def matrix(self) -> Float[Tensor, "anchors candidates"]:
         """All scores."""
-        scores = self.rule(self.embeddings, self.candidates)
+        scores = self.rule(at_least_float32(self.embeddings), at_least_float32(self.candidates))
         return scores if self.bias is None else scores + self.bias
 
     def listed(
@@ -84,8 +92,16 @@ class Factored:
     ) -> Float[Tensor, " n"]:
         """Scores of single entries, made from their embeddings and candidates alone."""
         embeddings = self.embeddings if in_order else self.embeddings[rows]
-        scores = self.rule.pairs(embeddings, self.candidates[columns])
+        scores = self.rule.pairs(at_least_float32(embeddings), at_least_float32(self.candidates[columns]))
         return scores if self.bias is None else scores + self.bias[columns]
+
+    def widened(self) -> Factored:
+        """With vectors in float32 at least: their gradient is rounded once, not use by use."""
+        own, others = self.embeddings, self.candidates
+        if own.dtype == self.like.dtype:
+            return self
+        wide = at_least_float32(own)
+        return replace(self, embeddings=wide, candidates=wide if others is own else at_least_float32(others))
 
     def materialised(self) -> Materialised:
         """The same source with all its scores made, once."""
@@ -145,7 +161,7 @@ def matrix_of(scores: Tensor) -> ScoreMatrix:
 
 
 def factored(rule: ScoreRule, embeddings: Tensor, candidates: Tensor, bias: Tensor | None = None) -> Factored:
-    """Checked embeddings and candidates, in float32 at least."""
+    """Checked embeddings and candidates, of one dtype."""
     for name, tensor, letters in (("embeddings", embeddings, "[B, d]"), ("candidates", candidates, "[C, d]")):
         if tensor.ndim != 2 or not tensor.is_floating_point():
             raise MarginsError(name, expected=f"{letters} floats", received=describe(tensor))
@@ -155,18 +171,20 @@ def factored(rule: ScoreRule, embeddings: Tensor, candidates: Tensor, bias: Tens
         )
     if bias is not None and tuple(bias.shape) != (candidates.shape[0],):
         raise MarginsError("bias", expected=f"[C] = [{candidates.shape[0]}]", received=describe(bias))
-    dtype = torch.promote_types(at_least_float32(embeddings).dtype, at_least_float32(candidates).dtype)
+    dtype = torch.promote_types(embeddings.dtype, candidates.dtype)
+    of_scores = torch.promote_types(dtype, torch.float32)
     return Factored(
         rule,
         checked("embeddings", embeddings.to(dtype)),
         checked("candidates", candidates.to(dtype)),
-        None if bias is None else checked("bias", bias.to(dtype)),
+        None if bias is None else checked("bias", bias.to(of_scores)),
     )
 
 
 def checked(name: str, tensor: Tensor) -> Tensor:
     """The tensor, or an error that says where it is not finite. The sum finds it in one fast pass."""
-    if values_are_readable(tensor) and not bool(torch.isfinite(tensor.detach().sum())):
+    total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+    if values_are_readable(tensor) and not bool(torch.isfinite(total)):
         wrong = torch.isfinite(tensor).logical_not().nonzero()
         if wrong.shape[0]:
             where = wrong[0].tolist()

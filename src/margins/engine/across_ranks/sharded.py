@@ -111,6 +111,8 @@ class Sharded(Evaluator):
         ranks = Ranks.of(self.group)
         if ranks.size == 1:
             return self.inner.start(program, here)
+        if isinstance(here.source, Factored):
+            here.source = here.source.widened()
         first, last = _agreed(ranks, program, here.source, here.targets)
         own = here.targets.columns(first, last)
         local = replace(here, targets=own, listing=self.listing(own))
@@ -217,11 +219,13 @@ def before_averaging(tensor: Tensor, *, group: dist.ProcessGroup | None = None) 
 def _agreed(ranks: Ranks, program: Program, source: Source, targets: Targets) -> tuple[int, int]:
     """First and last column of this rank, once all ranks have shown that they pose the same problem."""
     integers, floats, size = _summary(targets)
-    anchors, spread = _sample(source.embeddings) if isinstance(source, Factored) else (0.0, 1.0)
+    anchors, spread, axes = 0.0, 1.0, ""
+    if isinstance(source, Factored):
+        (anchors, spread), axes = _sample(source.embeddings), str(list(source.embeddings.shape[1:]))
     same = {
         "dtype of the scores": str(source.like.dtype),
         "number of anchors": source.shape[0],
-        "axes of the embeddings": str(list(source.like.shape[1:])) if isinstance(source, Factored) else "",
+        "axes of the embeddings": axes,
         "number of candidates in the targets": targets.num_candidates,
         "targets": f"{type(targets.storage).__name__} {integers!r}",
         "gradients": "asked for" if torch.is_grad_enabled() else "not asked for",

@@ -94,6 +94,10 @@ class Blockwise(Evaluator):
             here.source = _scaled(here.source)
         return super().start(program, here)
 
+    def takes_half(self, source: Factored) -> bool:
+        """Products do, where nothing else reads the vectors."""
+        return as_product(source.rule) is not None and not pairs_are_finer(source.rule)
+
     def whole_rows(self, source: Source, targets: Targets) -> int | None:
         """As the plan says, for products that need a gradient."""
         if not isinstance(source, Factored) or as_product(source.rule) is None or not torch.is_grad_enabled():
@@ -120,7 +124,9 @@ class Blockwise(Evaluator):
         def value(part: Source, own: Targets, beside: Mapping[str, Tensor]) -> Tensor:
             return value_of(part, own, beside, inner)
 
-        return summed(value, _scaled(source), targets, side, parameters, rows)
+        own = _scaled(source)
+        own = own if self.takes_half(own) else own.widened()
+        return summed(value, own, targets, side, parameters, rows)
 
     def listing(self, targets: Targets) -> Positives | None:
         """Also matches by label are listed, where they are rare."""
@@ -153,7 +159,7 @@ class Blockwise(Evaluator):
         (num_anchors, num_candidates), like = source.shape, source.like
 
         def plan(sizes: Blockwise) -> BlockPlan:
-            dim = like.shape[1]
+            dim = source.embeddings.shape[1]
             return sizes.plan(num_anchors, num_candidates, dim, dtype=like.dtype, device=like.device)
 
         chosen = plan(self)

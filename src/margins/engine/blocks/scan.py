@@ -23,7 +23,7 @@ from margins.engine.blocks.scores import BlockScores, Kept, add_part, listed_gra
 from margins.engine.entries import Holes, terms_in
 from margins.engine.score_rules import as_product
 from margins.engine.scratch import Scratch
-from margins.engine.sources import full_precision
+from margins.engine.sources import accumulator, at_least_float32, full_precision
 from margins.engine.statistics import Statistic
 from margins.errors import MarginsError, refuse_second_derivative
 from margins.targets import Positives, Targets
@@ -96,8 +96,9 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: ScanJob, *tensors: Tensor) -> tuple[Tensor, ...]:
         own = tensors[: len(job.layout.axes)]
-        running = [Running(s, own[0].shape[0], own[0]) for s in job.statistics]
-        listed = own[0].new_zeros(job.listing.rows.shape[0] if job.reads and job.listing else 0)
+        like = at_least_float32(own[0][:0])
+        running = [Running(s, own[0].shape[0], like) for s in job.statistics]
+        listed = like.new_zeros(job.listing.rows.shape[0] if job.reads and job.listing else 0)
         with full_precision(own[0].device):
             _read(job, own, running, listed)
         found = tuple(r.result() for r in running)
@@ -151,10 +152,10 @@ def _empty_sums(
 ) -> list[Tensor | None]:
     """Room for the gradients: zeros, but for candidates whose every block will be written, not added to."""
     pairs = enumerate(zip(tensors, wanted, strict=True))
-    sums = [torch.zeros_like(t) if w and i != 1 else None for i, (t, w) in pairs]
+    sums = [accumulator(t) if w and i != 1 else None for i, (t, w) in pairs]
     if wanted[1]:
         written = writes_all and job.blocks.plan.num_anchors > 0 and as_product(job.layout.rule) is not None
-        sums[1] = torch.empty_like(tensors[1]) if written else torch.zeros_like(tensors[1])
+        sums[1] = torch.empty_like(tensors[1]) if written else accumulator(tensors[1])
     return sums
 
 
@@ -193,7 +194,8 @@ class _Backward:
     def gradients(self) -> list[Tensor | None]:
         """What was found; None for what stands beside the scores and nobody reads: no stage is run for it."""
         beside = set(range(self._factors, self._num_own)) - self._reached
-        return [None if i in beside else s for i, s in enumerate(self._sums)]
+        found = enumerate(zip(self._sums, self._tensors, strict=True))
+        return [None if s is None or i in beside else s.to(t.dtype) for i, (s, t) in found]
 
     def _check_outside(self) -> None:
         """The parameters read now must be those of the forward pass; a functional call swaps them back."""

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from margins.engine.blocks.layout import Layout, Span, narrowed
 from margins.engine.blocks.plan import BlockPlan
-from margins.engine.score_rules import ProductRule, as_linked, as_product
+from margins.engine.score_rules import Dot, ProductRule, as_linked, as_product
 from margins.engine.scratch import Scratch
+from margins.engine.sources import accumulator, at_least_float32
 from margins.targets import Positives
 
 Sums = Sequence[Tensor | None]
@@ -38,7 +39,7 @@ class BlockScores(ABC):
         kept: Kept | None,
     ) -> None:
         self._layout, self._tensors, self._sums, self._kept = layout, tensors, sums, kept
-        self._buffer = tensors[0].new_empty(plan.rows * plan.columns)
+        self._buffer = at_least_float32(tensors[0][:0]).new_empty(plan.rows * plan.columns)
         self._rows: Span = (0, 0)
         self._columns: Span = (0, 0)
 
@@ -107,23 +108,28 @@ class _Products(BlockScores):
         rule = as_product(layout.rule)
         assert rule is not None  # noqa: S101  (chosen by it)
         self._rule, self._linked = rule, as_linked(rule)
+        self._takes_half = takes_half(rule, tensors[0])
         self._spans = plan.row_spans()
         self._anchors = self._prepare(tensors[0], learns=False)[1]
-        self._is_plain = self._anchors.data_ptr() == tensors[0].data_ptr()
 
     def _prepare(self, vectors: Tensor, *, learns: bool) -> tuple[Tensor, Tensor]:
+        """Vectors as the products take them, and what they were made of on the graph."""
+        if self._takes_half:
+            return vectors, vectors
         with torch.enable_grad():
-            leaf = vectors.detach().requires_grad_(learns)
+            leaf = at_least_float32(vectors.detach()).requires_grad_(learns)
             return leaf, self._rule.prepared(leaf)
 
     def turn_to(self, columns: Span) -> None:
         super().turn_to(columns)
         start, stop = columns
-        self._into = None if self._sums[1] is None else self._sums[1][start:stop]
-        vectors = self._tensors[1][start:stop]
-        self._block = self._prepare(vectors, learns=self._into is not None)
+        vectors, total = self._tensors[1][start:stop], self._sums[1]
+        self._block = self._prepare(vectors, learns=total is not None)
         self._candidates = self._block[1].detach()
         self._bias = self._tensors[2][start:stop].detach() if self._layout.has_bias else None
+        # Of half-precision candidates the gradient is added up elsewhere before it is rounded.
+        is_half = total is not None and total.dtype != self._buffer.dtype
+        self._into = None if total is None else accumulator(vectors) if is_half else total[start:stop]
 
     @property
     def needs_scores(self) -> bool:
@@ -149,6 +155,9 @@ class _Products(BlockScores):
         anchors = self._anchors[slice(*self._rows)]
         if self._linked is not None:
             return self._linked.link_(torch.mm(anchors, self._candidates.T, out=out))
+        if self._takes_half:
+            made = half_product(anchors, self._candidates.T, out)
+            return made if self._bias is None else made.add_(self._bias)
         if self._bias is None:
             return torch.mm(anchors, self._candidates.T, out=out)
         return torch.addmm(self._bias, anchors, self._candidates.T, out=out)
@@ -159,27 +168,57 @@ class _Products(BlockScores):
             self._sums[2][start:stop] += gradient.sum(0)
         if self._linked is not None:
             gradient = self._linked.slope(self._made).mul_(gradient)
-        if self._sums[0] is not None:
-            self._sums[0][top:bottom].addmm_(gradient, self._candidates)
-        if self._into is not None:
-            anchors = self._anchors[top:bottom]
-            if top == 0:  # the first to write there
-                torch.mm(gradient.T, anchors, out=self._into)
+        if self._takes_half:
+            gradient = gradient.to(self._anchors.dtype)
+        own = None if self._sums[0] is None else self._sums[0][top:bottom]
+        self._add_product(own, gradient, self._candidates, is_first=False)
+        self._add_product(self._into, gradient.T, self._anchors[top:bottom], is_first=top == 0)
+
+    def _add_product(self, total: Tensor | None, left: Tensor, right: Tensor, *, is_first: bool) -> None:
+        """Adds a product to a gradient, or writes it there when it is the first."""
+        if total is None:
+            return
+        if self._takes_half:
+            if is_first:
+                half_product(left, right, total)
             else:
-                self._into.addmm_(gradient.T, anchors)
+                total += half_product(left, right)
+        elif is_first:
+            torch.mm(left, right, out=total)
+        else:
+            total.addmm_(left, right)
 
     def leave(self) -> None:
         leaf, prepared = self._block
-        if self._into is not None and leaf is not prepared:
-            self._into.copy_(torch.autograd.grad(prepared, leaf, self._into)[0])
+        if self._into is None or self._sums[1] is None:
+            return
+        found = self._into
+        if leaf is not prepared:
+            (found,) = torch.autograd.grad(prepared, leaf, found)
+        into = self._sums[1][slice(*self._columns)]
+        if into.data_ptr() != found.data_ptr():
+            into.copy_(found)
 
     def finish(self) -> None:
         into = self._sums[0]
-        if into is None or self._is_plain:
+        if into is None or self._takes_half:
             return
         for start, stop in self._spans:  # the gradient of the prepared anchors becomes that of the anchors
             leaf, prepared = self._prepare(self._tensors[0][start:stop], learns=True)
-            into[start:stop] = torch.autograd.grad(prepared, leaf, into[start:stop])[0]
+            if leaf is not prepared:
+                into[start:stop] = torch.autograd.grad(prepared, leaf, into[start:stop])[0]
+
+
+def takes_half(rule: ProductRule, vectors: Tensor) -> bool:
+    """Whether vectors are multiplied as they are, in bfloat16, into products in float32: tensor cores do."""
+    return vectors.is_cuda and vectors.dtype == torch.bfloat16 and type(rule) is Dot
+
+
+def half_product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """The product in float32 of matrices in bfloat16."""
+    if out is None:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.mm(left, right, out_dtype=torch.float32, out=out)
 
 
 class _ByRule(BlockScores):
@@ -197,7 +236,7 @@ class _ByRule(BlockScores):
         axes = self._layout.axes[:factors]
         with torch.enable_grad():
             self._leaves = [
-                narrowed(t, a, rows, self._columns).detach().requires_grad_(s is not None)
+                at_least_float32(narrowed(t, a, rows, self._columns).detach()).requires_grad_(s is not None)
                 for t, a, s in zip(self._tensors, axes, self._sums, strict=False)
             ]
             self._scores = self._layout.scores(self._leaves)
@@ -232,11 +271,11 @@ def listed_gradient(
     with torch.enable_grad():
         learned = zip(tensors[:2], sums[:2], strict=True)
         leaves = [t.detach().requires_grad_(s is not None) for t, s in learned]
-        pair = leaves[0][rows], leaves[1][columns]
+        pair = at_least_float32(leaves[0][rows]), at_least_float32(leaves[1][columns])
         scores = (rule.prepared(pair[0]) * rule.prepared(pair[1])).sum(1)
     for own, places, total in zip(pair, (rows, columns), sums[:2], strict=True):
         if total is not None:
             (part,) = torch.autograd.grad(scores, own, upstream, retain_graph=True)
-            total.index_add_(0, places, part)
+            total.index_add_(0, places, part.to(total.dtype))
     if len(tensors) > 2 and sums[2] is not None:
         sums[2].index_add_(0, columns, upstream)

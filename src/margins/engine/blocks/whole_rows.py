@@ -18,7 +18,7 @@ from torch import Tensor
 
 from margins.engine.blocks.layout import narrowed
 from margins.engine.blocks.scores import add_part
-from margins.engine.sources import Factored, Source
+from margins.engine.sources import Factored, Source, accumulator, at_least_float32
 from margins.errors import refuse_second_derivative
 from margins.targets import Targets
 
@@ -78,7 +78,7 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Tensor:
         needs = ctx.needs_input_grad[1:]
-        sums = [torch.zeros_like(t) if n else None for t, n in zip(tensors, needs, strict=True)]
+        sums = [accumulator(t) if n else None for t, n in zip(tensors, needs, strict=True)]
         own = tensors[: len(tensors) - len(job.parameters)]
         axes, num_anchors = job.axes(own), own[0].shape[0]
         total = own[0].new_zeros((), dtype=torch.float64)
@@ -97,10 +97,12 @@ class _Summed(torch.autograd.Function):
             for i, part in zip(wanted, parts, strict=True):
                 add_part(sums[i], part, axes[i] if i < len(own) else (None, None), rows, (0, 0))
         ctx.save_for_backward(*(s for s in sums if s is not None))
-        return total.to(own[0].dtype)
+        ctx.dtypes = [t.dtype for t, n in zip(tensors, needs, strict=True) if n]
+        return total.to(at_least_float32(own[0][:0]).dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative("blockwise")
-        gradients = iter(ctx.saved_tensors)
-        return None, *(upstream[0] * next(gradients) if n else None for n in ctx.needs_input_grad[1:])
+        found = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        gradients = ((upstream[0] * g).to(dtype) for g, dtype in found)
+        return None, *(next(gradients) if n else None for n in ctx.needs_input_grad[1:])

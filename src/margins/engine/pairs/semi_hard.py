@@ -20,7 +20,7 @@ from margins.engine.blocks.scores import BlockScores
 from margins.engine.entries import BlockEntries, Holes, terms_in
 from margins.engine.evaluators import Pass
 from margins.engine.scratch import Scratch
-from margins.engine.sources import Factored, Source, full_precision
+from margins.engine.sources import Factored, Source, accumulator, at_least_float32, full_precision
 from margins.engine.statistics import maximum
 from margins.errors import OnceDifferentiableError
 from margins.targets import Targets
@@ -76,12 +76,13 @@ class _Totals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         needs = ctx.needs_input_grad[1:]
-        sums = [torch.zeros_like(t) if n else None for t, n in zip(tensors, needs, strict=True)]
+        sums = [accumulator(t) if n else None for t, n in zip(tensors, needs, strict=True)]
         totals = tensors[0].new_zeros(2, dtype=torch.float64)
         with full_precision(tensors[0].device):
             _add_up(job, tensors, sums, totals)
-        ctx.save_for_backward(*(s for s in sums if s is not None))
-        hinge, count = totals.to(tensors[0].dtype)
+        rounded = [s.to(t.dtype) for s, t in zip(sums, tensors, strict=True) if s is not None]
+        ctx.save_for_backward(*rounded)
+        hinge, count = totals.to(at_least_float32(tensors[0][:0]).dtype)
         ctx.mark_non_differentiable(count)
         return hinge, count
 
@@ -99,7 +100,8 @@ def _add_up(job: _Job, tensors: tuple[Tensor, ...], sums: list[Tensor | None], t
     made = None if job.layout is None else BlockScores.of(job.layout, tensors, plan, sums)
     if made is not None:
         made.turn_to(columns)
-    listed, scratch = _Listed.of(job.targets, tensors[0].dtype), Scratch(tensors[0], plan.rows * columns[1])
+    like = at_least_float32(tensors[0][:0])
+    listed, scratch = _Listed.of(job.targets, like.dtype), Scratch(like, plan.rows * columns[1])
     for rows in plan.row_spans():
         scores = tensors[0].detach()[rows[0] : rows[1]].clone() if made is None else made.make(rows)
         targets, own = job.targets.between(*rows), listed.between(*rows)

@@ -24,7 +24,7 @@ from margins.engine.sampling.proposals import (
     with_replacement,
     without_replacement,
 )
-from margins.engine.sources import Factored, Source
+from margins.engine.sources import Factored, Source, at_least_float32
 from margins.engine.statistics import Program, Repeat, Statistic
 from margins.errors import MarginsError
 from margins.targets import Targets
@@ -152,6 +152,10 @@ def _scores(source: Source, draw: Draw) -> Float[Tensor, "anchors drawn"]:
 class _SparselyRead(Factored):
     """Candidates whose gradient is a sparse tensor of the rows that were read."""
 
+    def widened(self) -> Factored:
+        """The rows that are read come in float32; the whole is not copied."""
+        return replace(self, embeddings=at_least_float32(self.embeddings))
+
     def listed(
         self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"], *, in_order: bool
     ) -> Float[Tensor, " n"]:
@@ -168,7 +172,7 @@ def _some(source: Factored, columns: Int[Tensor, " n"]) -> Factored:
         return Factored(
             source.rule,
             source.embeddings,
-            functional.embedding(columns, source.candidates, sparse=True),
+            at_least_float32(functional.embedding(columns, source.candidates, sparse=True)),
             bias,
         )
     return Factored(source.rule, source.embeddings, source.candidates.index_select(0, columns), bias)
