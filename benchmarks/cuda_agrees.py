@@ -18,12 +18,13 @@ from harness.cases import CASES, Case
 from harness.laws import problem_of
 from margins.engine import Blockwise, Cosine, Dense, Dot, Euclidean, Evaluator, ScoreRule, UnitEuclidean
 from margins.engine.sources import factored
-from margins.losses import MannWhitney, SemiHardTriplet
+from margins.losses import BinaryCrossEntropy, CrossEntropy, InfoNCE, MannWhitney, SemiHardTriplet
 from margins.losses.forms import StatisticsLoss
 from margins.targets import Targets
 
 RULES: tuple[ScoreRule, ...] = (Dot(), Cosine(), Euclidean(), UnitEuclidean())
 TOLERANCE = 2e-4
+HALF_TOLERANCE = 6e-3  # of gradients that are rounded to bfloat16
 
 
 def found(
@@ -63,6 +64,31 @@ def statistics_losses() -> tuple[int, list[str]]:
     return count, wrong
 
 
+def half_precision() -> tuple[int, list[str]]:
+    """Cross-entropy and binary cross-entropy of bfloat16 vectors against the same vectors in float64."""
+    wrong, count = list[str](), 0
+    rng = torch.Generator().manual_seed(4)
+    x, w = torch.randn(300, 64, generator=rng).bfloat16(), torch.randn(5000, 64, generator=rng).bfloat16()
+    bias = torch.randn(5000, generator=rng)
+    labels = torch.randint(0, 5000, (300,), generator=rng)
+    for loss in (CrossEntropy(), BinaryCrossEntropy(), InfoNCE()):
+        for evaluator in (Blockwise(), Blockwise(512, 128)):
+            results: list[list[Tensor]] = []
+            for device, dtype in (("cuda", torch.bfloat16), ("cpu", torch.float64)):
+                leaves = [t.to(device, dtype).requires_grad_() for t in (x, w)]
+                beside = bias.to(device, torch.promote_types(dtype, torch.float32)).requires_grad_()
+                value = loss.on_candidates(
+                    *leaves, Targets.of_classes(labels, 5000).to(device), bias=beside, evaluator=evaluator
+                )  # fmt: skip
+                gradients = torch.autograd.grad(value, [*leaves, beside])
+                results.append([t.detach().double().cpu() for t in (value, *gradients)])
+            gap = [float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True)]
+            count += 1
+            if not (gap[0] < TOLERANCE and max(gap) < HALF_TOLERANCE):
+                wrong.append(f"{type(loss).__name__} bfloat16 {evaluator}: {[f'{g:.1e}' for g in gap]}")
+    return count, wrong
+
+
 def other_losses() -> tuple[int, list[str]]:
     """The same of pair sums and semi-hard triplets."""
     rng, wrong = torch.Generator().manual_seed(3), list[str]()
@@ -94,9 +120,9 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("No CUDA device here: nothing was compared.")
         return 0
-    first, second = statistics_losses(), other_losses()
-    wrong = first[1] + second[1]
-    print(f"{torch.cuda.get_device_name()}: {first[0] + second[0]} compared, {len(wrong)} differ")
+    parts = [statistics_losses(), half_precision(), other_losses()]
+    wrong = [one for _, found in parts for one in found]
+    print(f"{torch.cuda.get_device_name()}: {sum(n for n, _ in parts)} compared, {len(wrong)} differ")
     print("\n".join(wrong[:40]))
     return 1 if wrong else 0
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contest import OURS, Contest, Inputs, LossOf, Way, run_all
+from contest import DEVICE, OURS, Contest, Inputs, LossOf, Way, run_all
 from limits import Run, three_products
 from margins.engine import Blockwise
 from margins.losses import CrossEntropy
@@ -28,6 +28,12 @@ def classes(num_rows: int, num_classes: int) -> Inputs:
     return torch.randn(num_rows, DIM), vectors, torch.randint(num_classes, (num_rows,))
 
 
+def half_classes(num_rows: int, num_classes: int) -> Inputs:
+    """The same with vectors in bfloat16."""
+    x, w, labels = classes(num_rows, num_classes)
+    return x.bfloat16(), w.bfloat16(), labels
+
+
 def ours() -> LossOf:
     """Blocks of classes, recomputed in the backward pass."""
     loss, evaluator = CrossEntropy(), Blockwise()
@@ -36,7 +42,7 @@ def ours() -> LossOf:
 
 def dense() -> LossOf:
     """A linear layer and torch's fused function."""
-    return lambda x, w, y: functional.cross_entropy(functional.linear(x, w), y)
+    return lambda x, w, y: functional.cross_entropy(functional.linear(x, w).float(), y)
 
 
 def liger() -> LossOf:
@@ -51,7 +57,7 @@ def cut() -> LossOf:
     """Cross-entropy that never holds the logits, in Triton."""
     from cut_cross_entropy import linear_cross_entropy
 
-    return lambda x, w, y: linear_cross_entropy(x.bfloat16(), w.bfloat16(), y)
+    return lambda x, w, y: linear_cross_entropy(x, w, y)
 
 
 def limit(x: Tensor, w: Tensor, _: Tensor) -> Run:
@@ -73,10 +79,21 @@ def contest(
                 make=dense, alone=alone, ratio=ratio, memory_ratio=MEMORY_LIMIT
             ),
             "Liger kernel": Way(make=liger, package="liger-kernel", needs_cuda=True),
-            "cut cross-entropy": Way(
-                make=cut, package="cut-cross-entropy", needs_cuda=True,
-                differs="it takes bfloat16 alone",
-            ),
+        },
+    )  # fmt: skip
+
+
+def half_contest(num_rows: int, num_classes: int, named: str) -> Contest:
+    """The contest in bfloat16, on an accelerator, where cut cross-entropy takes part."""
+    return Contest(
+        name="many classes, bfloat16", size=f"B {num_rows}, C {named}, d {DIM}",
+        inputs=partial(half_classes, num_rows, num_classes), small=partial(half_classes, 128, 512),
+        num_learned=2, limit=limit, tolerance=2e-2,
+        ways={
+            OURS: Way(make=ours),
+            "torch linear + cross_entropy": Way(make=dense, memory_ratio=MEMORY_LIMIT),
+            "Liger kernel": Way(make=liger, package="liger-kernel", needs_cuda=True),
+            "cut cross-entropy": Way(make=cut, package="cut-cross-entropy", needs_cuda=True),
         },
     )  # fmt: skip
 
@@ -87,6 +104,8 @@ CONTESTS = [
     contest(256, 1_000_000, "1 M", ratio=0.5, alone=3, rounds=7),
     contest(1024, 1_000_000, "1 M", ratio=0.5, alone=1, rounds=3),
 ]
+if DEVICE.startswith("cuda"):
+    CONTESTS += [half_contest(1024, 100_000, "100 k"), half_contest(4096, 1_000_000, "1 M")]
 
 if __name__ == "__main__":
     sys.exit(run_all(CONTESTS))

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.blockwise import LargestTensor
 from margins.engine import Blockwise, Cosine, Custom, Dense, Dot, Evaluator, UnitEuclidean
-from margins.engine.blocks import plan
+from margins.engine.blocks import plan, scores
 from margins.engine.blocks.scaling import unit_once
 from margins.engine.score_rules import unit
 from margins.engine.statistics import Repeat, Stage, detached, implicit, squares, total
@@ -339,3 +339,34 @@ def test_vectors_scaled_once_have_the_gradient_of_vectors_scaled():
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
     assert not found[1][1][2].any()
     assert found[1][1][1].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy, BinaryCrossEntropy, SupCon])
+def test_products_of_half_precision_vectors_are_added_up_in_float32(loss, monkeypatch):
+    """What tensor cores do, done here by products in float32 of the same numbers."""
+    taken = []
+
+    def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+        assert left.dtype == right.dtype == torch.bfloat16
+        found = left.float() @ right.float()
+        taken.append(found.shape)
+        return found if out is None else out.copy_(found)
+
+    monkeypatch.setattr(scores, "takes_half", lambda _, vectors: vectors.dtype == torch.bfloat16)
+    monkeypatch.setattr(scores, "half_product", product)
+    rng = torch.Generator().manual_seed(6)
+    x, w = torch.randn(60, 16, generator=rng).bfloat16(), torch.randn(90, 16, generator=rng).bfloat16()
+    bias, labels = torch.randn(90, generator=rng), torch.randint(0, 90, (60,), generator=rng)
+    found = []
+    for dtype, evaluator in ((torch.float32, Dense()), (torch.bfloat16, Blockwise(40, 25))):
+        leaves = [x.to(dtype).requires_grad_(), w.to(dtype).requires_grad_(), bias.clone().requires_grad_()]
+        value = loss().on_candidates(
+            *leaves[:2], Targets.of_classes(labels, 90), bias=leaves[2], rule=Dot(), evaluator=evaluator
+        )
+        gradients = torch.autograd.grad(value, leaves)
+        assert gradients[0].dtype == dtype
+        found.append((value.detach(), *(g.float() for g in gradients)))
+    assert len(taken) == 4 * 9, "vacuous: the products were made otherwise"
+    torch.testing.assert_close(found[1][0], found[0][0])
+    for exact, rounded in zip(found[0][1:], found[1][1:], strict=True):
+        assert (rounded - exact).norm() < 5e-3 * exact.norm()

@@ -41,5 +41,17 @@ def test_exponentials_of_differences_are_alike_whichever_way_they_are_made():
         torch.testing.assert_close(step(terms.clone(), shift), expected, rtol=1e-12, atol=0)
 
 
+def test_exponentials_may_be_scaled_and_rounded_as_they_are_made():
+    terms = _terms()
+    shift, factor = (torch.linspace(a, b, 5, dtype=torch.float64) for a, b in ((1, 4), (-2, 3)))
+    expected = (factor[:, None] * (terms - shift[:, None]).exp()).float()
+    like = torch.empty(0)
+    for found in (
+        fused.exp_of_difference(terms.clone(), shift, factor, torch.float32),
+        fused._scaled_exp(terms, shift, factor, like),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
 def test_a_plan_tells_how_its_steps_run():
     assert Blockwise().plan(8, 100, 4).kernels == "torch"

@@ -128,16 +128,20 @@ class BlockEntries:
         dropped = statistic.keep(self) <= 0
         return dropped if outside is None else outside | dropped
 
-    def kept(self, statistic: Statistic, out: Tensor) -> Float[Tensor, "anchors block"] | None:
+    def kept(self, statistic: Statistic, scratch: Scratch) -> Float[Tensor, "anchors block"] | None:
         """`excluded` as numbers, 1 for an entry that takes part: a processor is several times faster so.
 
         Args:
             statistic: whose entries.
-            out: memory for it of the block's shape.
+            scratch: where a buffer is taken, unless all take part.
         """
         outside, keep = self._outside(statistic.over), statistic.keep
+        if outside is None and keep is None:
+            return None
+        out = scratch.take(self.s.shape)
         if keep is None:
-            return None if outside is None else torch.logical_not(outside.expand(self.s.shape), out=out)
+            assert outside is not None  # noqa: S101  (asked just now)
+            return torch.logical_not(outside.expand(self.s.shape), out=out)
         if isinstance(keep, Beyond):
             compare = torch.gt if keep.is_above else torch.lt
             chosen = compare(self.s, keep.value(self.row), out=out)
@@ -173,14 +177,15 @@ def terms_in(
     """
     shape, phi = entries.s.shape, statistic.phi
     out = entries.s if may_overwrite else scratch.take(shape)
-    kept = entries.kept(statistic, scratch.take(shape))
+    kept = entries.kept(statistic, scratch)
     if isinstance(phi, Affine) and statistic.over != "targets" and entries.weight() is None:
         terms = _affine(phi, entries.s, out)
     else:
         raw = entries.raw(statistic)
         terms = raw if raw is out else out.copy_(raw)
     leave_out(terms, kept, entries.places(statistic), NEUTRAL[statistic.reduce])
-    scratch.release()
+    if kept is not None:
+        scratch.release()
     return terms
 
 

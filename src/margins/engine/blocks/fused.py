@@ -52,15 +52,29 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def exp_of_difference(
-    x: Float[Tensor, "anchors block"], shift: Float[Tensor, " anchors"]
+    x: Float[Tensor, "anchors block"],
+    shift: Float[Tensor, " anchors"],
+    factor: Float[Tensor, " anchors"] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "anchors block"]:
     """exp(x - shift) row by row; may overwrite x. By powers of two, which torch makes three times faster.
 
     The difference comes first, so that nothing is lost where scores are large and near each other.
+
+    Args:
+        x: exponents.
+        shift: of each row.
+        factor: of each row, times the powers; None for 1.
+        dtype: of the result; that of x when None.
     """
+    dtype = dtype or x.dtype
     if kernels_on(x.device) == "compiled":
-        return _compiled(_shifted_exp)(x, shift)
-    return x.sub_(shift[:, None]).mul_(_LOG2_E).exp2_()
+        if factor is None and dtype == x.dtype:
+            return _compiled(_shifted_exp)(x, shift)
+        factor = torch.ones_like(shift) if factor is None else factor
+        return _compiled(_scaled_exp)(x, shift, factor, torch.empty(0, dtype=dtype, device=x.device))
+    powers = x.sub_(shift[:, None]).mul_(_LOG2_E).exp2_()
+    return (powers if factor is None else powers.mul_(factor[:, None])).to(dtype)
 
 
 def more_logsumexp(
@@ -76,6 +90,10 @@ def more_logsumexp(
 
 def _shifted_exp(x: Tensor, shift: Tensor) -> Tensor:
     return torch.exp(x - shift[:, None])
+
+
+def _scaled_exp(x: Tensor, shift: Tensor, factor: Tensor, like: Tensor) -> Tensor:
+    return (torch.exp(x - shift[:, None]) * factor[:, None]).to(like.dtype)
 
 
 def _more(shift: Tensor, total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

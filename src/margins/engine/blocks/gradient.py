@@ -58,7 +58,13 @@ class Upstream:
             return torch.eq(terms, self.found[:, None], out=terms).mul_(share[:, None])
         if self.folded is not None:
             return exp_of_difference(terms, self.folded)
-        return exp_of_difference(terms, self.found).mul_(self.gradient[:, None])
+        return exp_of_difference(terms, self.found, self.gradient)
+
+    def in_half(
+        self, terms: Float[Tensor, "rows block"], slope: float, dtype: torch.dtype
+    ) -> Float[Tensor, "rows block"]:
+        """Of a logsumexp the gradient by the scores, made in another dtype as it is found."""
+        return exp_of_difference(terms, self.found, self.gradient * slope, dtype)
 
 
 def have_slopes(active: Sequence[Upstream]) -> bool:
@@ -67,7 +73,12 @@ def have_slopes(active: Sequence[Upstream]) -> bool:
 
 
 def gradient_by_slopes(
-    entries: BlockEntries, active: Sequence[Upstream], scratch: Scratch, *, may_overwrite: bool
+    entries: BlockEntries,
+    active: Sequence[Upstream],
+    scratch: Scratch,
+    *,
+    may_overwrite: bool,
+    dtype: torch.dtype,
 ) -> Float[Tensor, "rows block"]:
     """The gradient of the scores by the chain rule.
 
@@ -76,6 +87,7 @@ def gradient_by_slopes(
         active: statistics that have an upstream gradient.
         scratch: where buffers are taken.
         may_overwrite: whether the scores are not needed any more.
+        dtype: in which it is wanted; in that of the scores it comes where it is a sum of several.
     """
     total: Tensor | None = None
     for index, upstream in enumerate(active):
@@ -87,7 +99,11 @@ def gradient_by_slopes(
             part = _of_sum(entries, upstream, scratch)
         else:
             may = may_overwrite and is_last
-            part = upstream.by_terms(terms_in(entries, statistic, scratch, may_overwrite=may))
+            terms = terms_in(entries, statistic, scratch, may_overwrite=may)
+            is_alone = len(active) == 1 and statistic.reduce == "logsumexp"
+            if is_alone and dtype != terms.dtype and not isinstance(slope, Tensor):
+                return upstream.in_half(terms, slope, dtype)
+            part = upstream.by_terms(terms)
         part = part if not isinstance(slope, Tensor) and slope == 1.0 else part.mul_(slope)
         total = part if total is None else total.add_(part)
     assert total is not None  # noqa: S101  (there is one at least)
@@ -100,9 +116,10 @@ def _of_sum(entries: BlockEntries, upstream: Upstream, scratch: Scratch) -> Floa
     part = upstream.by_terms(scratch.take(entries.s.shape))
     if weight is not None:
         part.mul_(weight)
-    kept = entries.kept(statistic, scratch.take(entries.s.shape))
+    kept = entries.kept(statistic, scratch)
     leave_out(part, kept, entries.places(statistic), 0.0)
-    scratch.release()
+    if kept is not None:
+        scratch.release()
     return part
 
 

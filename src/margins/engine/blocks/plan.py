@@ -16,7 +16,7 @@ _TILES = 5  # scores, terms, gradient, and what phi and its derivative leave beh
 _MOST_ROWS = 1024
 _FEWEST_COLUMNS = 512
 _CACHES = 2  # a block is so many second-level caches: fewer and Python is felt, more and memory is
-_DEVICE_TILE = 1 << 26  # bytes of a block on an accelerator, whose kernels want long work
+_DEVICE_TILE = 1 << 28  # bytes of a block on an accelerator, whose kernels want long work
 _KEPT = 1 << 24  # bytes of scores that are kept where nothing else was asked for
 _AT_ONCE = 1 << 25  # bytes of whole rows of scores; they pay from so many rows and numbers a vector on:
 _FEWEST_AT_ONCE, _LONG = 512, 256
@@ -85,7 +85,8 @@ def planned(
         keep_bytes = _KEPT if is_free else 0
     whole = num_anchors * num_candidates * item
     keeps = whole <= keep_bytes
-    at_once = _whole_rows(num_anchors, num_candidates, dim, item) if is_free and not keeps else None
+    may = is_free and not keeps and device.type == "cpu"  # kernels of an accelerator want longer blocks
+    at_once = _whole_rows(num_anchors, num_candidates, dim, item) if may else None
     held = whole if keeps else (at_once or 0) * num_candidates * item
     needed = (_TILES * rows * columns + num_anchors * dim) * item + held
     free = free_bytes(device)

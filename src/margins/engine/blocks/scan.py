@@ -174,7 +174,7 @@ class _Backward:
         self._tensors, self._sums = tensors, sums
         self._factors, self._num_own = job.layout.num_factors, len(job.layout.axes)
         self._listed = None if listed is None or listed.numel() == 0 else listed.detach()
-        self._needs_scores = True
+        self._needs_scores, self._wanted = True, torch.float32
         self._reached: set[int] = set()
 
     def run(self) -> None:
@@ -223,6 +223,7 @@ class _Backward:
             kept=self._job.blocks.kept,
         )
         scratch, self._needs_scores = scores.scratch(), scores.needs_scores or scores.keeps
+        self._wanted = scores.gradient_dtype
         active = [[u.of_rows(*stripe.rows) for u in self._active] for stripe in stripes]
         for number, columns in enumerate(plan.column_spans()):
             scores.turn_to(columns)
@@ -232,7 +233,7 @@ class _Backward:
                 gradient = self._of_scores(made, scratch, stripe, number, columns, upstream)
                 if stripe.listing is not None and self._listed is not None:
                     gradient = gradient.contiguous()
-                    part = self._listed[stripe.listing.numbers(number)]
+                    part = self._listed[stripe.listing.numbers(number)].to(gradient.dtype)
                     gradient.view(-1).index_add_(0, stripe.listing.places(number), part)
                 scores.bring_back(gradient)
             scores.leave()
@@ -254,7 +255,8 @@ class _Backward:
             return scratch.take(made.shape).zero_()
         if have_slopes(active) and not layout.has_learned_targets:
             entries = layout.entries(made, [t.detach() for t in beside], stripe.targets, columns, holes)
-            return gradient_by_slopes(entries, active, scratch, may_overwrite=not self._needs_scores)
+            may = not self._needs_scores
+            return gradient_by_slopes(entries, active, scratch, may_overwrite=may, dtype=self._wanted)
         sums = self._sums[self._factors :]
         with torch.enable_grad():
             leaf = made.detach().requires_grad_()

@@ -64,6 +64,11 @@ class BlockScores(ABC):
         return False
 
     @property
+    def gradient_dtype(self) -> torch.dtype:
+        """In which the gradient of a block is brought back."""
+        return self._buffer.dtype
+
+    @property
     def keeps(self) -> bool:
         """Whether blocks are kept: nobody may overwrite them."""
         return self._kept is not None
@@ -132,6 +137,10 @@ class _Products(BlockScores):
         self._into = None if total is None else accumulator(vectors) if is_half else total[start:stop]
 
     @property
+    def gradient_dtype(self) -> torch.dtype:
+        return self._anchors.dtype
+
+    @property
     def needs_scores(self) -> bool:
         return self._linked is not None
 
@@ -165,7 +174,7 @@ class _Products(BlockScores):
     def bring_back(self, gradient: Tensor) -> None:
         (top, bottom), (start, stop) = self._rows, self._columns
         if self._layout.has_bias and self._sums[2] is not None:
-            self._sums[2][start:stop] += gradient.sum(0)
+            self._sums[2][start:stop] += gradient.sum(0, dtype=self._sums[2].dtype)
         if self._linked is not None:
             gradient = self._linked.slope(self._made).mul_(gradient)
         if self._takes_half:
