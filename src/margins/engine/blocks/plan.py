@@ -16,7 +16,7 @@ _TILES = 5  # scores, terms, gradient, and what phi and its derivative leave beh
 _MOST_ROWS = 1024
 _FEWEST_COLUMNS = 512
 _CACHES = 2  # a block is so many second-level caches: fewer and Python is felt, more and memory is
-_DEVICE_TILE = 1 << 28  # bytes of a block on an accelerator, whose kernels want long work
+_DEVICE_TILE = 1 << 26, 1 << 28  # bytes of a block on an accelerator, whose kernels want long work
 _KEPT = 1 << 24  # bytes of scores that are kept where nothing else was asked for
 _AT_ONCE = 1 << 25  # bytes of whole rows of scores; they pay from so many rows and numbers a vector on:
 _FEWEST_AT_ONCE, _LONG = 512, 256
@@ -77,13 +77,13 @@ def planned(
         MarginsError: the memory of one block is not there.
     """
     item = dtype.itemsize
-    tile = (_CACHES * cache_bytes() if device.type == "cpu" else _DEVICE_TILE) // item
+    whole = num_anchors * num_candidates * item
+    tile = (_CACHES * cache_bytes() if device.type == "cpu" else _device_tile(whole)) // item
     rows = min(num_anchors, row_block_size or max(_MOST_ROWS, tile // max(num_candidates, 1)))
     columns = min(num_candidates, block_size or max(_FEWEST_COLUMNS, tile // max(rows, 1)))
     is_free = block_size is None and row_block_size is None and keep_bytes is None
     if keep_bytes is None:
         keep_bytes = _KEPT if is_free else 0
-    whole = num_anchors * num_candidates * item
     keeps = whole <= keep_bytes
     may = is_free and not keeps and device.type == "cpu"  # kernels of an accelerator want longer blocks
     at_once = _whole_rows(num_anchors, num_candidates, dim, item) if may else None
@@ -104,6 +104,12 @@ def _whole_rows(num_anchors: int, num_candidates: int, dim: int, item: int) -> i
     """How many rows are worth being kept whole until their gradient is found."""
     rows = min(num_anchors, _AT_ONCE // max(1, num_candidates * item))
     return rows if rows >= _FEWEST_AT_ONCE and dim >= _LONG else None
+
+
+def _device_tile(whole: int) -> int:
+    """Bytes of a block on an accelerator: a sixteenth of all scores, within bounds."""
+    least, most = _DEVICE_TILE
+    return max(least, min(most, whole // 16))
 
 
 @functools.cache
