@@ -99,7 +99,8 @@ def test_matches_that_are_rare_enough_to_be_listed_give_what_their_masks_give(lo
     x = torch.randn(70, 4, generator=rng, dtype=torch.float64).requires_grad_()
     w = torch.randn(90, 4, generator=rng, dtype=torch.float64).requires_grad_()
     labels = torch.randint(0, 60, (90,), generator=rng)
-    itself = torch.arange(70).where(torch.arange(70) % 3 > 0, -1)
+    rows = torch.arange(70)
+    itself = (rows + 9 * (rows % 2)).where(rows % 3 > 0, -1)  # that of odd rows has another label
     targets = Targets.of_matches(labels[:70], labels, same_items=itself)
     assert not targets.is_sparse
     assert targets.few_positives() is not None, "vacuous: they are not listed"

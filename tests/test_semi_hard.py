@@ -99,3 +99,17 @@ def test_what_has_no_meaning_is_refused():
         torch.autograd.grad(
             SemiHardTriplet().on_embeddings(embeddings, labels), embeddings, create_graph=True
         )
+
+
+def test_half_precision_vectors_are_scored_in_float32():
+    halves = torch.randn(40, 8, generator=torch.Generator().manual_seed(9)).bfloat16()
+    labels = torch.arange(40) // 4
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x = halves.to(dtype).requires_grad_()
+        value = SemiHardTriplet(margin=0.3).on_embeddings(x, labels)
+        assert value.dtype == torch.float32
+        found.append((value.detach(), torch.autograd.grad(value, x)[0]))
+    torch.testing.assert_close(found[1][0], found[0][0])
+    assert found[1][1].dtype == torch.bfloat16
+    assert (found[1][1].float() - found[0][1]).norm() < 5e-3 * found[0][1].norm()
