@@ -153,7 +153,8 @@ class UnitEuclidean:
 
     def link_(self, products: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
         """Minus the distance, from the cosine."""
-        return products.mul_(-2).add_(2).clamp_(min=0).sqrt_().neg_()
+        squared = torch.add(products.new_tensor(2.0), products, alpha=-2, out=products)
+        return squared.clamp_(min=0).sqrt_().neg_()
 
     def slope(self, scores: Float[Tensor, "anchors block"]) -> Float[Tensor, "anchors block"]:
         """One over the distance; 0 at distance 0."""

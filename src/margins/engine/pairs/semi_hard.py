@@ -124,12 +124,13 @@ def _add_up(job: _Job, tensors: tuple[Tensor, ...], sums: list[Tensor | None], t
 
 @dataclass(frozen=True, eq=False)
 class _Listed:
-    """The positives of some rows one by one, and their unknown entries when those are listed too.
+    """The positives of some rows that count, and their unknown entries when those are listed too.
 
     Args:
         rows: of each positive.
         places: of each in the flattened matrix of these rows.
-        weight: of each, 0 for one that does not count.
+        weight: of each, above 0.
+        is_plain: whether all weigh 1.
         unknown: places of the unknown entries; None where only masks tell them.
         shape: of the matrix.
     """
@@ -137,6 +138,7 @@ class _Listed:
     rows: Int[Tensor, " listed"]
     places: Int[Tensor, " listed"]
     weight: Float[Tensor, " listed"]
+    is_plain: bool
     unknown: Int[Tensor, " unknown"] | None
     shape: tuple[int, int]
 
@@ -149,7 +151,10 @@ class _Listed:
             counted = counted if factor is None else (counted * factor).to(dtype)
         unknown, width = targets.unknown_entries(), targets.num_candidates
         flat = None if unknown is None else unknown.rows * width + unknown.columns
-        return cls(rows, rows * width + columns, counted, flat, targets.shape)
+        real = counted > 0
+        rows, columns, counted = rows[real], columns[real], counted[real]
+        is_plain = bool((counted == 1).all())
+        return cls(rows, rows * width + columns, counted, is_plain, flat, targets.shape)
 
     def between(self, start: int, stop: int) -> _Listed:
         """Some of the rows."""
@@ -161,12 +166,13 @@ class _Listed:
             first, last = torch.searchsorted(unknown, edges * width).tolist()
             unknown = unknown[first:last] - start * width
         places, shape = self.places[low:high] - start * width, (stop - start, width)
-        return _Listed(self.rows[low:high] - start, places, self.weight[low:high], unknown, shape)
+        rows, weight = self.rows[low:high] - start, self.weight[low:high]
+        return _Listed(rows, places, weight, self.is_plain, unknown, shape)
 
     @property
     def holes(self) -> Holes | None:
         """The entries that are no negatives; None where only masks tell them."""
-        return None if self.unknown is None else Holes(self.places[self.weight > 0], self.unknown)
+        return None if self.unknown is None else Holes(self.places, self.unknown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +187,7 @@ class _Stripe:
         positive_weight: 0 there.
         places: of the listed positives in the flattened stripe.
         slots: of the listed positives in the flattened `positives`.
+        is_plain: whether all positives weigh 1.
         scratch: where more buffers are taken.
     """
 
@@ -191,6 +198,7 @@ class _Stripe:
     positive_weight: Float[Tensor, "rows most"]
     places: Int[Tensor, " listed"]
     slots: Int[Tensor, " listed"]
+    is_plain: bool
     scratch: Scratch
 
     @classmethod
@@ -208,7 +216,9 @@ class _Stripe:
         negatives = terms_in(entries, _RIVALS, scratch, may_overwrite=False)
         weight = entries.weight()
         weight = None if weight is None else weight.expand(shape)
-        return cls(entries.s, negatives, weight, positives, weights, listed.places, slots, scratch)
+        return cls(
+            entries.s, negatives, weight, positives, weights, listed.places, slots, listed.is_plain, scratch
+        )
 
     def sums(self, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row the hinges and the count, and the slope of the hinges by every score."""
@@ -221,18 +231,20 @@ class _Stripe:
     def _one_by_one(self, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         """Row sums of hinges; of each positive the weight of its negatives; slopes by the negatives."""
         slopes, within, above = (self.scratch.take(self.negatives.shape) for _ in range(3))
-        slopes.zero_()
         counts = torch.zeros_like(self.positives)
         for k in range(self.positives.shape[1]):
-            positive = self.positives[:, k : k + 1]
+            positive, here = self.positives[:, k : k + 1], slopes if k == 0 else within
             # As numbers: several times faster than boolean masks.
-            torch.lt(self.negatives, positive, out=within)
+            torch.lt(self.negatives, positive, out=here)
             torch.gt(self.negatives, positive - margin, out=above)
-            within.mul_(above)
+            here.mul_(above)
             if self.weight is not None:
-                within.mul_(self.weight)
-            counts[:, k] = within.sum(1)
-            slopes.addcmul_(within, self.positive_weight[:, k : k + 1])
+                here.mul_(self.weight)
+            counts[:, k] = here.sum(1)
+            if not self.is_plain:
+                here.mul_(self.positive_weight[:, k : k + 1])
+            if k > 0:
+                slopes.add_(here)
         finite = self.positives.masked_fill(self.positives.isposinf(), 0.0)
         of_positives = (counts * self.positive_weight * (margin - finite)).sum(1)
         return torch.mul(slopes, self.scores, out=within).sum(1) + of_positives, counts, slopes
