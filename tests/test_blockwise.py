@@ -324,6 +324,13 @@ def test_a_reduced_loss_of_whole_rows_holds_no_matrix_of_scores(monkeypatch):
         torch.autograd.grad(loss, x, create_graph=True)
     with torch.no_grad():
         torch.testing.assert_close(InfoNCE().on_pairs(x, w, evaluator=Blockwise()), loss.detach())
+    x.grad = None
+    plain = InfoNCE().on_pairs(x, w, rule=Dot(), evaluator=Blockwise())  # straight to the leaves
+    plain.backward(retain_graph=True)
+    assert x.grad is not None
+    once = x.grad.clone()
+    plain.backward()
+    torch.testing.assert_close(x.grad, 2 * once)
 
 
 def test_vectors_scaled_once_have_the_gradient_of_vectors_scaled():

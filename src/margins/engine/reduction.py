@@ -68,13 +68,10 @@ class RowLosses:
         is_plain = denominator is None and reduction == "mean" and self.counts is None and self.units is None
         if is_plain and self.values.shape[0]:
             return self.weighted().mean()
-        return self.reduced(self.weighted().sum(), reduction, denominator)
-
-    def reduced(self, total: Tensor, reduction: Reduction, denominator: Tensor | float | None) -> Tensor:
-        """The number, from the sum of the weighted losses."""
         if reduction == "sum":
-            return total
-        return divided(total, self.denominator(reduction) if denominator is None else denominator)
+            return self.weighted().sum()
+        divisor = self.denominator(reduction) if denominator is None else denominator
+        return divided(self.weighted().sum(), divisor)
 
 
 def check_denominator(reduction: Reduction, denominator: Tensor | float | None) -> None:

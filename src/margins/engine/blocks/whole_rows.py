@@ -104,5 +104,7 @@ class _Summed(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative("blockwise")
         found = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        gradients = ((upstream[0] * g).to(dtype) for g, dtype in found)
+        # Most often the sum is the loss: then what was found is handed on without a copy.
+        is_loss = bool(upstream[0] == 1)
+        gradients = ((g if is_loss else upstream[0] * g).to(dtype) for g, dtype in found)
         return None, *(next(gradients) if n else None for n in ctx.needs_input_grad[1:])

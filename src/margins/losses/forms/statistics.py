@@ -12,7 +12,7 @@ from torch import Tensor
 
 from margins.engine.blocks.blockwise import Blockwise
 from margins.engine.evaluators import Dense, Evaluator, Rows
-from margins.engine.reduction import RowLosses, check_denominator
+from margins.engine.reduction import RowLosses, check_denominator, divided
 from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, checked, factored, matrix_of
 from margins.engine.spherical.evaluator import Spherical
@@ -175,25 +175,32 @@ class StatisticsLoss(Loss):
         if takes_all or self.reduction == "none":
             rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
             return rows.reduce(self.reduction, denominator)
-        total = self._total(source, known_targets, evaluator, side)
-        check_denominator(self.reduction, denominator)
-        frame = RowLosses(
-            total.detach().expand(known_targets.num_anchors), counts=self._valid(known_targets),
-            weight=known_targets.row_weight, units=self.units(known_targets),
-        )  # fmt: skip
-        return frame.reduced(total, self.reduction, denominator)
+        return self._of_whole_rows(source, known_targets, evaluator, side, denominator)
 
-    def _total(
-        self, source: Source, targets: Targets, evaluator: Evaluator, side: Mapping[str, Tensor] | None
+    def _of_whole_rows(
+        self,
+        source: Source,
+        targets: Targets,
+        evaluator: Evaluator,
+        side: Mapping[str, Tensor] | None,
+        denominator: Tensor | float | None,
     ) -> Float[Tensor, ""]:
-        """The sum of the weighted rows, which the evaluator finds with its gradient."""
-
-        def value_of(part: Source, own: Targets, beside: Mapping[str, Tensor], by: Evaluator) -> Tensor:
-            return self.evaluate(part, own, by, side=beside).weighted().sum()
-
+        """The reduced loss, which the evaluator finds with its gradient, some whole rows at a time."""
+        check_denominator(self.reduction, denominator)
         self._check(source, targets, None)
         given = self._checked_side(side, source.shape)
-        return evaluator.sum_of_rows(value_of, source, targets, given, list(self.parameters()))
+        every = RowLosses(
+            source.like.new_zeros(()).expand(targets.num_anchors), counts=self._valid(targets),
+            weight=targets.row_weight, units=self.units(targets),
+        )  # fmt: skip
+        divisor = None if self.reduction == "sum" else every.denominator(self.reduction)
+        divisor = divisor if denominator is None else denominator
+
+        def share(part: Source, own: Targets, beside: Mapping[str, Tensor], by: Evaluator) -> Tensor:
+            total = self.evaluate(part, own, by, side=beside).weighted().sum()
+            return total if divisor is None else divided(total, divisor)
+
+        return evaluator.sum_of_rows(share, source, targets, given, list(self.parameters()))
 
     def evaluate(
         self,
