@@ -15,7 +15,7 @@ from margins.engine import Blockwise, Cosine, Custom, Dense, Dot, Evaluator, Uni
 from margins.engine.blocks import plan, scores
 from margins.engine.blocks.scaling import unit_once
 from margins.engine.score_rules import unit
-from margins.engine.statistics import Repeat, Stage, detached, implicit, squares, total
+from margins.engine.statistics import Repeat, Stage, detached, implicit, logsumexp, squares, total
 from margins.errors import MarginsError, OnceDifferentiableError
 from margins.losses import (
     BinaryCrossEntropy,
@@ -360,7 +360,7 @@ def test_products_of_half_precision_vectors_are_added_up_in_float32(loss, monkey
         taken.append(found.shape)
         return found if out is None else out.copy_(found)
 
-    monkeypatch.setattr(scores, "takes_half", lambda _, vectors: vectors.dtype == torch.bfloat16)
+    monkeypatch.setattr(scores, "on_tensor_cores", lambda _, vectors: vectors.dtype == torch.bfloat16)
     monkeypatch.setattr(scores, "half_product", product)
     rng = torch.Generator().manual_seed(6)
     x, w = torch.randn(60, 16, generator=rng).bfloat16(), torch.randn(90, 16, generator=rng).bfloat16()
@@ -378,3 +378,41 @@ def test_products_of_half_precision_vectors_are_added_up_in_float32(loss, monkey
     torch.testing.assert_close(found[1][0], found[0][0])
     for exact, rounded in zip(found[0][1:], found[1][1:], strict=True):
         assert (rounded - exact).norm() < 5e-3 * exact.norm()
+
+
+class _Outside(CrossEntropy):
+    """Reads a learned number that is no parameter of the loss."""
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.borrowed = [scale]
+
+    def statistics(self):
+        return {
+            "log_partition": logsumexp("all", lambda e: e.s * self.borrowed[0]),
+            "own": total("targets", lambda e: e.s * self.borrowed[0]),
+        }
+
+
+def test_whole_rows_find_the_gradient_of_what_a_loss_reads_from_elsewhere(monkeypatch):
+    for name, number in (("_KEPT", 0), ("_FEWEST_AT_ONCE", 2), ("_LONG", 1), ("_AT_ONCE", 3 * 7 * 8)):
+        monkeypatch.setattr(plan, name, number)
+    x, w, labels = _inputs()
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for evaluator in (Dense(), Blockwise()):
+        value = _Outside(scale).on_candidates(x, w, labels, evaluator=evaluator)
+        found.append(torch.autograd.grad(value, (scale, x, w)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.abs().max() > 1e-3
+
+
+def test_an_accelerator_gets_longer_blocks_and_no_whole_rows(monkeypatch):
+    monkeypatch.setattr(plan, "free_bytes", lambda _: 2**40)
+    monkeypatch.setattr(plan, "kernels_on", lambda _: "torch")
+    batch = Blockwise().plan(16_384, 16_384, 384, device="cuda")
+    assert batch.rows_at_once is None
+    blocks = [Blockwise().plan(1024, c, 128, device="cuda") for c in (100_000, 500_000, 10_000_000)]
+    mebibytes = [b.rows * b.columns * 4 / 2**20 for b in blocks]
+    assert mebibytes == pytest.approx([64, 122, 256], rel=0.02)

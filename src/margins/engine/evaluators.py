@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,11 @@ from margins.errors import values_are_readable
 from margins.targets import Positives, Targets
 
 Statistics = Mapping[str, Statistic]
+Side = Mapping[str, Tensor]
+ValueOfRows = Callable[[Source, Targets, Side, "Evaluator"], Tensor]
+"""The sum of the losses of the rows of a source, by an evaluator."""
+SumOfRows = Callable[[ValueOfRows, Side], Tensor]
+"""That of all rows, with its gradient, from how to find it for some of them."""
 
 
 @dataclass
@@ -137,28 +142,9 @@ class Evaluator(ABC):
         """Values that were computed of a whole row, with their share of its gradient."""
         return values
 
-    def whole_rows(self, source: Source, targets: Targets) -> int | None:
-        """How many rows `sum_of_rows` takes at a time, where it is better than `run`; None elsewhere."""
+    def whole_rows(self, source: Source, targets: Targets) -> SumOfRows | None:
+        """How to find the sum of row losses together with its gradient, where that is better than `run`."""
         return None
-
-    def sum_of_rows(
-        self,
-        value_of: Callable[[Source, Targets, Mapping[str, Tensor], Evaluator], Tensor],
-        source: Source,
-        targets: Targets,
-        side: Mapping[str, Tensor],
-        parameters: Sequence[Tensor],
-    ) -> Float[Tensor, ""]:
-        """The sum of the row losses, found with its gradient.
-
-        Args:
-            value_of: the sum over the rows of a source by an evaluator.
-            source: of the scores.
-            targets: same shape.
-            side: blocks beside the scores.
-            parameters: learned tensors of the loss.
-        """
-        return value_of(source, targets, side, self)
 
     def _repeat(self, step: Repeat, here: Pass) -> None:
         kinds = step.kinds()

@@ -183,8 +183,8 @@ def factored(rule: ScoreRule, embeddings: Tensor, candidates: Tensor, bias: Tens
 
 def checked(name: str, tensor: Tensor) -> Tensor:
     """The tensor, or an error that says where it is not finite. The sum finds it in one fast pass."""
-    total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
-    if values_are_readable(tensor) and not bool(torch.isfinite(total)):
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    if values_are_readable(tensor) and not bool(torch.isfinite(tensor.detach().sum(dtype=wide))):
         wrong = torch.isfinite(tensor).logical_not().nonzero()
         if wrong.shape[0]:
             where = wrong[0].tolist()

@@ -5,7 +5,6 @@ Memory beyond inputs and their gradients is that of a few blocks. Value and grad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from margins.engine.blocks.plan import BlockPlan, planned
 from margins.engine.blocks.scaling import unit_once
 from margins.engine.blocks.scan import Blocks, Scan, ScanJob
 from margins.engine.blocks.whole_rows import summed
-from margins.engine.evaluators import Evaluator, Pass
+from margins.engine.evaluators import Evaluator, Pass, SumOfRows
 from margins.engine.score_rules import Cosine, Dot, as_product, pairs_are_finer
 from margins.engine.sources import Factored, Source
 from margins.engine.statistics import Program, Statistic
@@ -98,35 +97,18 @@ class Blockwise(Evaluator):
         """Products do, where nothing else reads the vectors."""
         return as_product(source.rule) is not None and not pairs_are_finer(source.rule)
 
-    def whole_rows(self, source: Source, targets: Targets) -> int | None:
-        """As the plan says, for products that need a gradient."""
+    def whole_rows(self, source: Source, targets: Targets) -> SumOfRows | None:
+        """Some whole rows at a time, as the plan says, for products that need a gradient."""
         if not isinstance(source, Factored) or as_product(source.rule) is None or not torch.is_grad_enabled():
             return None
         learns = source.embeddings.requires_grad or source.candidates.requires_grad
-        if not learns or tensors_with_gradient(targets):
+        rows = self._plan_of(source, targets).rows_at_once
+        if rows is None or not learns or tensors_with_gradient(targets):
             return None
-        return self._plan_of(source, targets).rows_at_once
-
-    def sum_of_rows(
-        self,
-        value_of: Callable[[Source, Targets, Mapping[str, Tensor], Evaluator], Tensor],
-        source: Source,
-        targets: Targets,
-        side: Mapping[str, Tensor],
-        parameters: Sequence[Tensor],
-    ) -> Float[Tensor, ""]:
-        """With its gradient, some whole rows at a time, where `whole_rows` says how many."""
-        rows = self.whole_rows(source, targets)
-        if rows is None or not isinstance(source, Factored):
-            return super().sum_of_rows(value_of, source, targets, side, parameters)
         inner = Blockwise(keep_bytes=rows * source.shape[1] * source.like.element_size())
-
-        def value(part: Source, own: Targets, beside: Mapping[str, Tensor]) -> Tensor:
-            return value_of(part, own, beside, inner)
-
-        own = _scaled(source)
-        own = own if self.takes_half(own) else own.widened()
-        return summed(value, own, targets, side, parameters, rows)
+        scaled = _scaled(source)
+        own = scaled if self.takes_half(scaled) else scaled.widened()
+        return lambda value_of, side: summed(value_of, inner, own, targets, side, rows)
 
     def listing(self, targets: Targets) -> Positives | None:
         """Also matches by label are listed, where they are rare."""

@@ -105,7 +105,7 @@ class Layout:
             scores = self.scores(constants[: self.num_factors])
             entries = self.entries(scores, constants[self.num_factors :], self.targets, first, None)
             terms = [entries.terms(s) for s in statistics]
-        return tuple(_leaves([scores, *terms]))
+        return tuple(leaves_of([scores, *terms]))
 
 
 def narrowed(tensor: Tensor, axes: tuple[int | None, int | None], rows: Span, columns: Span) -> Tensor:
@@ -129,7 +129,7 @@ def tensors_with_gradient(targets: Targets) -> list[Tensor]:
     return list(found.values())
 
 
-def _leaves(outputs: Sequence[Tensor]) -> Iterator[Tensor]:
+def leaves_of(outputs: Sequence[Tensor]) -> Iterator[Tensor]:
     """Leaves with a gradient that the outputs depend on, each once."""
     found: dict[int, Tensor] = {}
     waiting, seen = [t.grad_fn for t in outputs if t.grad_fn is not None], set[Any]()

@@ -35,9 +35,9 @@ class BlockPlan:
         bytes: the most memory that a pass and its backward hold beyond inputs and their gradients, as
             predicted from the sizes: five blocks, prepared vectors, and scores that are kept.
         keeps_scores: whether the blocks of a pass are kept for later passes and for backward, instead of
-            being made again.
+            being made again; under rules that are inner products.
         rows_at_once: anchors whose whole rows of scores are kept until their gradient is found, with the
-            value, where a loss is reduced to one number; None where value and gradient are found apart.
+            value, where such a rule's loss is reduced to one number; None where they are found apart.
         kernels: "compiled" where torch's compiler fuses the steps over a block, "torch" where they run
             one by one.
     """

@@ -113,7 +113,7 @@ class _Products(BlockScores):
         rule = as_product(layout.rule)
         assert rule is not None  # noqa: S101  (chosen by it)
         self._rule, self._linked = rule, as_linked(rule)
-        self._takes_half = takes_half(rule, tensors[0])
+        self._takes_half = on_tensor_cores(rule, tensors[0])
         self._spans = plan.row_spans()
         self._anchors = self._prepare(tensors[0], learns=False)[1]
 
@@ -218,7 +218,7 @@ class _Products(BlockScores):
                 into[start:stop] = torch.autograd.grad(prepared, leaf, into[start:stop])[0]
 
 
-def takes_half(rule: ProductRule, vectors: Tensor) -> bool:
+def on_tensor_cores(rule: ProductRule, vectors: Tensor) -> bool:
     """Whether vectors are multiplied as they are, in bfloat16, into products in float32: tensor cores do."""
     return vectors.is_cuda and vectors.dtype == torch.bfloat16 and type(rule) is Dot
 

@@ -8,57 +8,56 @@ their own from outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from margins.engine.blocks.layout import narrowed
+from margins.engine.blocks.layout import leaves_of, narrowed
 from margins.engine.blocks.scores import add_part
-from margins.engine.sources import Factored, Source, accumulator, at_least_float32
+from margins.engine.evaluators import Evaluator, Side, ValueOfRows
+from margins.engine.sources import Factored, accumulator, at_least_float32
 from margins.errors import refuse_second_derivative
 from margins.targets import Targets
 
-SumOfRows = Callable[[Source, Targets, Mapping[str, Tensor]], Tensor]
-
 
 def summed(
-    value_of: SumOfRows,
-    source: Factored,
-    targets: Targets,
-    side: Mapping[str, Tensor],
-    parameters: Sequence[Tensor],
-    rows: int,
+    value_of: ValueOfRows, evaluator: Evaluator, source: Factored, targets: Targets, side: Side, rows: int
 ) -> Float[Tensor, ""]:
-    """The value of all rows, once differentiable.
+    """The value of all rows, once differentiable, by the learned tensors that `value_of` reads as well.
 
     Args:
         value_of: the sum over the rows that it is given; independent of other rows.
+        evaluator: of these rows.
         source: of the scores.
         targets: same shape; without tensors that ask for a gradient.
         side: blocks beside the scores.
-        parameters: what `value_of` reads besides.
         rows: so many at a time.
     """
     bias = () if source.bias is None else (source.bias,)
-    job = _Job(value_of, source, targets, tuple(side), tuple(parameters), rows)
-    tensors = (source.embeddings, source.candidates, *bias, *side.values(), *parameters)
-    return _Summed.apply(job, *tensors)  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
+    own = (source.embeddings, source.candidates, *bias, *side.values())
+    job = _Job(value_of, evaluator, source, targets, tuple(side), rows)
+    # One row, scored from constants: what still asks for a gradient came from elsewhere.
+    with torch.enable_grad():
+        constants = [narrowed(t, a, (0, 1), (0, 0)).detach() for t, a in zip(own, job.axes(own), strict=True)]
+        outside = tuple(leaves_of([job.value(constants, 0, 1)]))
+    return _Summed.apply(replace(job, outside=outside), *own, *outside)  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """See `summed`."""
+    """See `summed`; `outside` are the learned tensors that are no part of the source or beside it."""
 
-    value_of: SumOfRows
+    value_of: ValueOfRows
+    evaluator: Evaluator
     source: Factored
     targets: Targets
     side: tuple[str, ...]
-    parameters: tuple[Tensor, ...]
     rows: int
+    outside: tuple[Tensor, ...] = ()
 
     def axes(self, tensors: Sequence[Tensor]) -> list[tuple[int | None, int | None]]:
         """Of embeddings, candidates, bias and side blocks the axis that runs with the rows."""
@@ -71,7 +70,7 @@ class _Job:
         num_factors = len(leaves) - len(self.side)
         source = Factored(self.source.rule, *leaves[:num_factors])
         side = dict(zip(self.side, leaves[num_factors:], strict=True))
-        return self.value_of(source, self.targets.between(start, stop), side)
+        return self.value_of(source, self.targets.between(start, stop), side, self.evaluator)
 
 
 class _Summed(torch.autograd.Function):
@@ -79,7 +78,7 @@ class _Summed(torch.autograd.Function):
     def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Tensor:
         needs = ctx.needs_input_grad[1:]
         sums = [accumulator(t) if n else None for t, n in zip(tensors, needs, strict=True)]
-        own = tensors[: len(tensors) - len(job.parameters)]
+        own = tensors[: len(tensors) - len(job.outside)]
         axes, num_anchors = job.axes(own), own[0].shape[0]
         total = own[0].new_zeros((), dtype=torch.float64)
         for start in range(0, num_anchors, job.rows):
@@ -92,7 +91,7 @@ class _Summed(torch.autograd.Function):
                 value = job.value(leaves, *rows)
             total += value.detach()
             wanted = [i for i, n in enumerate(needs) if n]
-            reached = [*leaves, *job.parameters]
+            reached = [*leaves, *job.outside]
             parts = torch.autograd.grad(value, [reached[i] for i in wanted], allow_unused=True)
             for i, part in zip(wanted, parts, strict=True):
                 add_part(sums[i], part, axes[i] if i < len(own) else (None, None), rows, (0, 0))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from margins.engine.blocks.blockwise import Blockwise
-from margins.engine.evaluators import Dense, Evaluator, Rows
+from margins.engine.evaluators import Dense, Evaluator, Rows, SumOfRows
 from margins.engine.reduction import RowLosses, check_denominator, divided
 from margins.engine.score_rules import Dot, ScoreRule
 from margins.engine.sources import Source, checked, factored, matrix_of
@@ -171,21 +171,22 @@ class StatisticsLoss(Loss):
         with evaluator.guarded():
             made = targets if isinstance(targets, Targets) else None
             known_targets = as_targets(targets, evaluator.whole_shape(source, made))
-        takes_all = ids is not None or evaluator.whole_rows(source, known_targets) is None
-        if takes_all or self.reduction == "none":
-            rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
-            return rows.reduce(self.reduction, denominator)
-        return self._of_whole_rows(source, known_targets, evaluator, side, denominator)
+        is_summed = ids is None and self.reduction != "none"
+        sum_of_rows = evaluator.whole_rows(source, known_targets) if is_summed else None
+        if sum_of_rows is not None:
+            return self._of_whole_rows(sum_of_rows, source, known_targets, side, denominator)
+        rows = self.evaluate(source, known_targets, evaluator, side=side, ids=ids)
+        return rows.reduce(self.reduction, denominator)
 
     def _of_whole_rows(
         self,
+        sum_of_rows: SumOfRows,
         source: Source,
         targets: Targets,
-        evaluator: Evaluator,
         side: Mapping[str, Tensor] | None,
         denominator: Tensor | float | None,
     ) -> Float[Tensor, ""]:
-        """The reduced loss, which the evaluator finds with its gradient, some whole rows at a time."""
+        """The reduced loss, which an evaluator finds with its gradient, some whole rows at a time."""
         check_denominator(self.reduction, denominator)
         self._check(source, targets, None)
         given = self._checked_side(side, source.shape)
@@ -200,7 +201,7 @@ class StatisticsLoss(Loss):
             total = self.evaluate(part, own, by, side=beside).weighted().sum()
             return total if divisor is None else divided(total, divisor)
 
-        return evaluator.sum_of_rows(share, source, targets, given, list(self.parameters()))
+        return sum_of_rows(share, given)
 
     def evaluate(
         self,
