@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from margins.errors import MarginsError
-from margins.evaluation.statistics import corrected_t, detectable_difference, holm, ranks
+from margins.evaluation.statistics import (
+    corrected_t,
+    correlated_posterior,
+    detectable_difference,
+    holm,
+    rank_intervals,
+    ranks,
+    variance_factor,
+)
 
 
 def correlated_folds(num: int, folds: int, *, mean: float, ratio: float, seed: int) -> np.ndarray:
@@ -122,13 +131,114 @@ def test_rank_is_one_plus_the_number_significantly_better():
     assert ranks(is_better) == [1, 1, 2, 3]
 
 
+def test_rank_intervals_equal_the_counts_worked_by_hand():
+    is_better = np.zeros((4, 4), bool)
+    is_better[0, 3] = is_better[1, 3] = is_better[0, 2] = True
+    assert rank_intervals(is_better) == [(1, 2), (1, 3), (2, 4), (3, 4)]
+    assert rank_intervals(np.zeros((3, 3), bool)) == [(1, 3)] * 3
+    assert rank_intervals(np.triu(np.ones((3, 3), bool), 1)) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_rank_intervals_over_holm_hold_the_true_ranks_at_once_and_over_plain_p_values_do_not():
+    # Methods 0 and 1 are truly equal, 2 to 5 are truly equal and clearly worse: true ranks 1, 1, 3, 3, 3, 3.
+    draws = np.random.default_rng(8)
+    truth, level = [1, 1, 3, 3, 3, 3], np.array([2.0, 2.0, 0, 0, 0, 0])
+    missed = np.zeros(2)
+    for _ in range(300):
+        found = called_better(level[:, None] + draws.normal(0, 1, (6, 8)))
+        missed += [not all_hold(truth, rank_intervals(is_better)) for is_better in found]
+    assert missed[0] / 300 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
+    assert missed[1] / 300 > 0.15
+
+
+def all_hold(true_ranks: list[int], intervals: list[tuple[int, int]]) -> bool:
+    return all(low <= t <= high for t, (low, high) in zip(true_ranks, intervals, strict=True))
+
+
+def called_better(scores: np.ndarray) -> list[np.ndarray]:
+    """[k, k] which of the independent scores [k, J] is better than which, by Holm and by each pair alone."""
+    pairs = list(combinations(range(len(scores)), 2))
+    tests = [corrected_t(scores[i] - scores[j], test_to_train=0.0) for i, j in pairs]
+    p_values = [t.p_value for t in tests]
+    found = np.zeros((2, len(scores), len(scores)), bool)
+    for is_better, adjusted in zip(found, (holm(p_values), p_values), strict=True):
+        for (i, j), test, p in zip(pairs, tests, adjusted, strict=True):
+            is_better[(i, j) if test.mean > 0 else (j, i)] = p <= 0.05
+    return list(found)
+
+
+def test_the_factor_is_the_one_of_the_correlation_of_two_folds():
+    # 150 rows, 50 of them tested: rho = 1/3, rho / (1 - rho) = 1/2 = n_test / n_train.
+    rho = 50 / 150
+    assert variance_factor(6, 50 / 100) == pytest.approx(1 / 6 + rho / (1 - rho))
+    assert variance_factor(10**9, 0.5) == pytest.approx(0.5)
+
+
+def test_the_posterior_equals_the_formula_worked_by_hand():
+    # Mean 2, standard deviation 1, J = 3, factor 5/6; with two degrees of freedom the t distribution has the
+    # closed form P(T <= t) = 1/2 + t / (2 sqrt(2 + t^2)).
+    def up_to(end: float) -> float:
+        t = (end - 2) / math.sqrt(5 / 6)
+        return 1 / 2 + t / (2 * math.sqrt(2 + t**2))
+
+    found = correlated_posterior([1.0, 2.0, 3.0], test_to_train=0.5, rope=0.5)
+    assert found.has_basis
+    assert found.below == pytest.approx(up_to(-0.5))
+    assert found.inside == pytest.approx(up_to(0.5) - up_to(-0.5))
+    assert found.above == pytest.approx(1 - up_to(0.5))
+
+
+def test_the_posterior_is_the_t_distribution_of_scipy_and_its_masses_sum_to_one():
+    values = np.random.default_rng(9).normal(0.3, 1, 12)
+    found = correlated_posterior(values, test_to_train=0.25, rope=0.4)
+    law = stats.t(11, loc=values.mean(), scale=values.std(ddof=1) * math.sqrt(1 / 12 + 0.25))
+    assert (found.below, found.above) == pytest.approx((law.cdf(-0.4), law.sf(0.4)))
+    assert found.below + found.inside + found.above == pytest.approx(1)
+    assert min(found.below, found.inside, found.above) > 0.05
+
+
+def test_swapping_the_two_methods_swaps_the_sides_of_the_posterior():
+    values = np.random.default_rng(10).normal(0.3, 1, 8)
+    one, other = (correlated_posterior(v, test_to_train=0.25, rope=0.2) for v in (values, -values))
+    assert (one.below, one.inside, one.above) == pytest.approx((other.above, other.inside, other.below))
+    assert one.above > one.below
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_of_the_posterior_is_that_of_the_test_so_it_confirms_nothing(confidence: float):
+    values = np.random.default_rng(11).normal(0.0, 1, 9)
+    test = corrected_t(values - values.mean(), test_to_train=0.25, confidence=confidence)
+    inside = correlated_posterior(values - values.mean(), test_to_train=0.25, rope=test.high).inside
+    assert inside == pytest.approx(confidence)
+    apart = corrected_t(values, test_to_train=0.25)
+    sides = correlated_posterior(values, test_to_train=0.25, rope=0.0)
+    assert sides.inside == 0.0
+    assert 2 * min(sides.below, sides.above) == pytest.approx(apart.p_value)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.02, -0.02])
+def test_identical_differences_put_no_mass_anywhere(value: float):
+    found = correlated_posterior([value] * 10, test_to_train=0.25, rope=0.1)
+    assert not found.has_basis
+    assert (found.below, found.inside, found.above) == (0.0, 0.0, 0.0)
+    assert correlated_posterior([value, value + 0.001], test_to_train=0.25, rope=0.1).has_basis
+
+
 @pytest.mark.parametrize(
     ("call", "word"),
     [
         (lambda: corrected_t([0.1], test_to_train=0.25), "J >= 2"),
         (lambda: corrected_t([0.1, math.nan], test_to_train=0.25), "finite"),
         (lambda: corrected_t([0.1, 0.2], test_to_train=-1), "ratio"),
+        (lambda: corrected_t([0.1, 0.2], test_to_train=math.nan), "ratio"),
         (lambda: corrected_t([0.1, 0.2], test_to_train=0.25, confidence=1.0), "confidence"),
+        (lambda: correlated_posterior([0.1], test_to_train=0.25, rope=0.1), "J >= 2"),
+        (lambda: correlated_posterior([0.1, 0.2], test_to_train=-1, rope=0.1), "ratio"),
+        (lambda: correlated_posterior([0.1, 0.2], test_to_train=0.25, rope=-0.1), "rope"),
+        (lambda: correlated_posterior([0.1, 0.2], test_to_train=0.25, rope=math.nan), "rope"),
+        (lambda: correlated_posterior([0.1, 0.2], test_to_train=0.25, rope=math.inf), "rope"),
+        (lambda: rank_intervals(np.zeros((2, 3), bool)), "is_better"),
+        (lambda: rank_intervals(np.ones((2, 2), bool)), "is_better"),
         (lambda: holm([0.1, 1.2]), "[0, 1]"),
         (lambda: holm([math.nan]), "[0, 1]"),
         (lambda: detectable_difference(0.1, 1, test_to_train=0.25), "J >= 2"),

@@ -3,6 +3,7 @@
 from margins.evaluation.bootstrap import Interval, bootstrap_interval
 from margins.evaluation.breakdown import ClassGroups, GroupScore, breakdown, class_values
 from margins.evaluation.calibration import Isotonic, Platt, Temperature, VectorScaling, calibration_from
+from margins.evaluation.class_cuts import ClassCut, OddsCut, PriorCut, class_cut_from, fit_class_cut
 from margins.evaluation.metrics import Measurement, Metric, all_metrics, find_metric
 from margins.evaluation.prior import corrected_for_prior
 from margins.evaluation.ranking import propensities
@@ -20,6 +21,7 @@ from margins.evaluation.thresholds import (
 __all__ = [
     "Accumulator",
     "BinaryThreshold",
+    "ClassCut",
     "ClassGroups",
     "Cost",
     "Embeddings",
@@ -28,7 +30,9 @@ __all__ = [
     "Isotonic",
     "Measurement",
     "Metric",
+    "OddsCut",
     "Platt",
+    "PriorCut",
     "SelectPredictions",
     "Temperature",
     "Thresholds",
@@ -37,10 +41,12 @@ __all__ = [
     "bootstrap_interval",
     "breakdown",
     "calibration_from",
+    "class_cut_from",
     "class_values",
     "corrected_for_prior",
     "find_metric",
     "fit_binary_threshold",
+    "fit_class_cut",
     "fit_thresholds",
     "propensities",
 ]

@@ -88,29 +88,24 @@ def bootstrap_interval(
         >>> found.value, round(found.low, 2), round(found.high, 2)
         (0.95, 0.9, 0.98)
     """
-    _check_settings(num, confidence, method)
+    check_settings(num, confidence, method)
     record = read_record(metric.tasks, predictions, truth)
     weights = metric.weights(weight, len(record))
     value = metric.measure(predictions, truth, weight=weight).value
-    units, num_units = _units(groups, len(record))
+    units, num_units = units_of(groups, len(record))
     generator = np.random.default_rng(seed)
-    draws = _draws(generator, num, num_units)
+    draws = drawn_counts(generator, num, num_units)
     if isinstance(metric.compute, Sums) and metric.compute.rows is not None:
-        sums = _unit_sums(metric.compute.rows(record) * weights[:, None], units, num_units)
+        sums = unit_sums(metric.compute.rows(record) * weights[:, None], units, num_units)
         finish = metric.compute.finish
         with np.errstate(invalid="ignore", divide="ignore"):
             found = np.concatenate([finish(drawn @ sums) for drawn in draws])
             left_out = finish(sums.sum(0) - sums) if method == "bca" else None
     else:
-        measure = _measured(metric.compute, record, weights, units)
+        measure = measured(metric.compute, record, weights, units)
         found = np.array([measure(one) for drawn in draws for one in drawn])
         left_out = _parts_left_out(measure, generator, num_units) if method == "bca" else None
-    defined = found[np.isfinite(found)]
-    if len(defined) < (1 - _UNDEFINED) * num:
-        raise MarginsError(
-            "truth", expected=f"rows whose resamples nearly always have a {metric.name}",
-            received=f"{num - len(defined)} of {num} without one", fix="measure more rows",
-        )  # fmt: skip
+    defined = defined_of(found, metric)
     low, high = _ends(defined, value, left_out, confidence)
     return Interval(
         value=value, low=low, high=high, confidence=confidence, num_units=num_units,
@@ -118,7 +113,12 @@ def bootstrap_interval(
     )  # fmt: skip
 
 
-def _check_settings(num: int, confidence: float, method: str) -> None:
+def check_settings(num: int, confidence: float, method: str = "percentile") -> None:
+    """Refuses what is no bootstrap.
+
+    Raises:
+        MarginsError: too few resamples, a confidence out of range, an unknown method.
+    """
     if num < 100 or not 0 < confidence < 1 or method not in ("bca", "percentile"):
         raise MarginsError(
             "num, confidence, method",
@@ -127,7 +127,7 @@ def _check_settings(num: int, confidence: float, method: str) -> None:
         )
 
 
-def _units(groups: Array | None, num_rows: int) -> tuple[Ints, int]:
+def units_of(groups: Array | None, num_rows: int) -> tuple[Ints, int]:
     """The number of the unit of each row, and how many units there are."""
     if groups is None:
         units, num_units = np.arange(num_rows), num_rows
@@ -142,7 +142,7 @@ def _units(groups: Array | None, num_rows: int) -> tuple[Ints, int]:
     return units.astype(np.int64), num_units
 
 
-def _draws(generator: np.random.Generator, num: int, num_units: int) -> Iterator[Floats]:
+def drawn_counts(generator: np.random.Generator, num: int, num_units: int) -> Iterator[Floats]:
     """Blocks of [b, units]: how often each unit is drawn in each resample."""
     step = max(1, _ENTRIES // num_units)
     for start in range(0, num, step):
@@ -153,13 +153,14 @@ def _draws(generator: np.random.Generator, num: int, num_units: int) -> Iterator
         yield counts.reshape(count, num_units).astype(np.float64)
 
 
-def _unit_sums(rows: Floats, units: Ints, num_units: int) -> Floats:
+def unit_sums(rows: Floats, units: Ints, num_units: int) -> Floats:
+    """[units, S]: what the rows of each unit add together."""
     sums = np.zeros((num_units, rows.shape[1]))
     np.add.at(sums, units, rows)
     return sums
 
 
-def _measured(
+def measured(
     compute: Sums | Whole, record: Record, weights: Floats, units: Ints
 ) -> Callable[[Floats], float]:
     """The metric as a function of how often each unit is there; NaN where it has no value."""
@@ -175,6 +176,21 @@ def _measured(
             return math.nan
 
     return measure
+
+
+def defined_of(found: Floats, metric: Metric) -> Floats:
+    """The resamples that have a value.
+
+    Raises:
+        MarginsError: more than a tenth has none.
+    """
+    defined = found[np.isfinite(found)]
+    if len(defined) < (1 - _UNDEFINED) * len(found):
+        raise MarginsError(
+            "truth", expected=f"rows whose resamples nearly always have a {metric.name}",
+            received=f"{len(found) - len(defined)} of {len(found)} without one", fix="measure more rows",
+        )  # fmt: skip
+    return defined
 
 
 def _parts_left_out(

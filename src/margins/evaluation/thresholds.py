@@ -90,7 +90,7 @@ class BinaryThreshold:
 
     def decide(self, logits: Array) -> Ints:
         """The class of each row, [N], for logits [N, 2]."""
-        return (_log_odds(as_array("logits", logits)) >= self.log_odds).astype(np.int64)
+        return (log_odds_of(as_array("logits", logits)) >= self.log_odds).astype(np.int64)
 
     def to_data(self) -> dict[str, Any]:
         """Numbers for `from_data`."""
@@ -169,7 +169,7 @@ def fit_binary_threshold(select: SelectPredictions, goal: Goal = "f1") -> Binary
     """
     given = check_select(select)
     _check_goal(goal)
-    odds, labels = _log_odds(given.numbers()), given.class_ids()
+    odds, labels = log_odds_of(given.numbers()), given.class_ids()
     if not 0 < labels.sum() < len(labels):
         raise MarginsError("labels", expected="rows of both classes", received=f"class {labels[0]} only")
     everything = np.ones((1, len(labels)), bool)
@@ -245,7 +245,8 @@ def _value(right: Counts, wrong: Counts, positives: Counts, negatives: Counts, g
     return np.divide((1 + square) * right, below, out=np.zeros(right.shape), where=below > 0)
 
 
-def _log_odds(logits: npt.NDArray[Any]) -> Floats:
+def log_odds_of(logits: npt.NDArray[Any]) -> Floats:
+    """[N] logit 1 minus logit 0, of logits [N, 2]."""
     if logits.ndim != 2 or logits.shape[1] != 2:
         raise MarginsError("logits", expected="[N, 2], of two classes", received=str(list(logits.shape)))
     numbers = logits.astype(np.float64)
