@@ -21,6 +21,7 @@ from margins.training.objective_settings import loss_named, names_of_losses, new
 from margins.training.parts.averaging import EMA, AveragedWeights, EpochMean
 from margins.training.parts.drawing import ClassBalanced, SeveralPerClass
 from margins.training.parts.schedules import Constant, Cosine, OneCycle
+from margins.training.prior import refuse_double_correction
 from margins.training.recipe import read_recipe
 
 RICH: dict[str, Any] = {
@@ -66,9 +67,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "loss of another task": ({"objective": {"loss": "sup_con"}}, r"task: matches"),
     "task of another loss": ({"task": "matches", "metric": "map@r"}, r"sup_con is one"),
     "penalty": ({"objective": {"penalties": [{"loss": "focal"}]}}, r"a loss of features"),
-    "double correction": (
-        {"draw": {"name": "class_balanced"}, "objective": {"targets": {"logit_adjustment": 1}}},
-        r"logit_adjustment and draw.*effects multiply",
+    "tuned cut for another goal": ({"metric": "log_loss", "decisions": {"cut": "tuned"}}, r"metric: expected a metric of decisions .*'?log_loss.*macro_f1"),
+    "tuned cut of another task": (
+        {"task": "label_sets", "metric": "macro_f1", "objective": {"loss": "binary_cross_entropy"}, "decisions": {"cut": "tuned"}},
+        r"decisions\.cut: expected largest with the task label_sets.*thresholds",
+    ),
+    "adjustment of label sets by another loss": (
+        {"task": "label_sets", "metric": "macro_f1", "objective": {"loss": "dice", "targets": {"logit_adjustment": 1}}},
+        r"logit_adjustment: expected the loss binary_cross_entropy or binary_focal.*got dice",
+    ),
+    "adjustment of values": (
+        {"task": "values", "metric": "rmse", "objective": {"loss": "squared_error", "targets": {"logit_adjustment": 1}}},
+        r"logit_adjustment: expected the task classes",
+    ),
+    "weights of label sets": (
+        {"task": "label_sets", "metric": "macro_f1", "objective": {"loss": "binary_cross_entropy", "targets": {"logit_adjustment": 1, "class_weight": "balanced"}}},
+        r"class_weight: expected the task classes",
     ),
     "micro-batches of two passes": ({"accumulate": 2, "step": {"name": "sharpness_aware"}}, r"accumulate"),
     "phase with another encoder": ({"plan": [{"changes": {"encoder": {"name": "tabular"}}}]}, r"plan\.0\.changes.*encoder"),
@@ -105,9 +119,13 @@ def test_a_file_that_is_no_recipe_is_refused(text: str, words: str, tmp_path: Pa
         read_recipe(tmp_path / "none.yaml")
 
 
-def test_two_corrections_of_the_prior_can_be_accepted():
+def test_two_corrections_of_the_prior_are_a_recipe_that_training_refuses_unless_it_accepts_them():
     both = {"draw": {"name": "class_balanced"}, "objective": {"targets": {"class_weight": "balanced"}}}
-    assert recipe(**both, accept_double_correction=True).accept_double_correction
+    with pytest.raises(MarginsError, match=r"draw and .*class_weight.*effects multiply.*16\.0 by draw"):
+        refuse_double_correction(recipe(**both), torch.tensor([80, 15, 5]), "abc")
+    accepted = recipe(**both, accept_double_correction=True)
+    assert accepted.accept_double_correction
+    refuse_double_correction(accepted, torch.tensor([80, 15, 5]), "abc")
 
 
 def test_a_plan_is_one_recipe_a_phase_and_each_has_draws_of_its_own():

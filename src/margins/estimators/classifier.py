@@ -12,6 +12,7 @@ from margins.errors import MarginsError
 from margins.estimators.base import Array, MarginsEstimator, target_name
 from margins.estimators.labels import coded_labels, names_of
 from margins.estimators.posing import class_coding
+from margins.training.model import Model
 from margins.training.recipe import Task
 
 with extra("tool"):
@@ -94,10 +95,18 @@ class MarginsClassifier(ClassifierMixin, MarginsEstimator):
     def predict_proba(self, X: Any) -> Floats:
         """Probabilities [N, C], in the order of `classes_`."""
         model = self._fitted_model()
-        places = [model.classes.index(name) for name in names_of(self.classes_)]
-        return self._outputs(X, model.predict_proba)[:, places]
+        return self._outputs(X, model.predict_proba)[:, self._places(model)]
 
     def predict(self, X: Any) -> Array:
-        """The likeliest label [N] of each row."""
-        likeliest = self.predict_proba(X).argmax(1)
-        return self.classes_[likeliest]
+        """The label [N] that is decided for, of each row.
+
+        It is the likeliest, unless the recipe works against the class prior or tunes a cut: then rare classes
+        are decided for more often than their probabilities alone would have it.
+        """
+        model = self._fitted_model()
+        shares = self._outputs(X, lambda frame: model.decision_shares(model.scores(frame)))
+        return self.classes_[shares[:, self._places(model)].argmax(1)]
+
+    def _places(self, model: Model) -> list[int]:
+        """Where the model has each of `classes_`."""
+        return [model.classes.index(name) for name in names_of(self.classes_)]

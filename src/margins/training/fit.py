@@ -20,17 +20,13 @@ from margins.training.job import Job
 from margins.training.machine import Device, is_first_rank, machine, threads_for
 from margins.training.machine import threads as using_threads
 from margins.training.model import Model
+from margins.training.prior import PriorLedger
 from margins.training.problem import Problem, pose
 from margins.training.recipe import Recipe
 from margins.training.request import Request, Roles
 from margins.training.run_folder import RECIPE, REQUEST, RESULTS, RunFolder, refuse_unusable
 from margins.training.saving import EVERY_SECONDS
 from margins.training.trainer import Fitted, Watcher
-
-_PRIOR_TOLD = (
-    "Training made rare classes count more: predictions decide so, probabilities are corrected to the class "
-    "shares of the training rows."
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +37,9 @@ class Trained:
         model: ready to predict.
         fitted: how each phase went.
         scores: role to metric to number; "report" rows were opened once, at the very end.
+        calibration: role to "before" and "after" to metric to number: how right probabilities are as raw
+            scores give them, and as the model does. None where nothing corrects or calibrates them.
+        prior: the shares of classes or labels, in the data and as training saw them; None without such.
         told: everything that was decided or is odd, one sentence each.
         division: which rows trained, selected and reported.
         folder: of the run; None when nothing was written.
@@ -49,6 +48,8 @@ class Trained:
     model: Model
     fitted: list[Fitted]
     scores: dict[str, dict[str, float]]
+    calibration: dict[str, dict[str, dict[str, float]]] | None
+    prior: PriorLedger | None
     told: list[str]
     division: Division
     folder: Path | None
@@ -222,6 +223,7 @@ def _posed(frame: Frame, request: Request, folder: RunFolder | None, ears: _Ears
     )  # fmt: skip
     told += ears.say([*odd, *(found.sentence for found in overlap(frame, columns, problem.division))])
     job = Job(problem, recipe, folder, every_seconds=request.every_seconds, watcher=ears.watcher)
+    told += ears.say(job.ledger.sentences() if job.ledger is not None else [])
     return _Posed(problem=problem, recipe=recipe, job=job, told=told)
 
 
@@ -232,16 +234,17 @@ def _run(posed: _Posed, request: Request, folder: RunFolder | None, ears: _Ears)
     ):
         fitted = posed.job.run(fabric)
         model = posed.job.decided(fabric)
-        scores = scores_of(fabric, model, posed.job.prepared)
-    model = described_model(model, posed.problem.frame, scores)
-    if model.prior_shift is not None:
-        posed.told.extend(ears.say([_PRIOR_TOLD]))
+        judged = scores_of(fabric, model, posed.job.prepared)
+    model, prior = described_model(model, posed.problem.frame, judged), posed.job.ledger
     if folder is not None and is_first_rank():
         model.save(folder.path / "model")
-        results = {"scores": scores, "told": posed.told, "fitted": [asdict(f) for f in fitted]}
+        results = {
+            **asdict(judged), "prior": None if prior is None else prior.to_data(), "told": posed.told,
+            "fitted": [asdict(f) for f in fitted],
+        }  # fmt: skip
         folder.write_json(RESULTS, results)
     path = None if folder is None else folder.path
     return Trained(
-        model=model, fitted=fitted, scores=scores, told=posed.told,
-        division=posed.problem.division, folder=path,
+        model=model, fitted=fitted, scores=judged.scores, calibration=judged.calibration, prior=prior,
+        told=posed.told, division=posed.problem.division, folder=path,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +13,10 @@ from margins.errors import MarginsError
 from margins.evaluation.select_role import SelectPredictions
 from margins.targets import Targets
 from margins.training.checkpoint import changed
-from margins.training.finishing import fitted_calibration, fitted_thresholds
+from margins.training.finishing import fitted_calibration, fitted_cut, fitted_thresholds
 from margins.training.model import Model
 from margins.training.predicting import measured, metric_of, outputs_of
-from margins.training.prior import prior_shift
+from margins.training.prior import PriorLedger, prior_ledger, refuse_double_correction
 from margins.training.problem import Prepared, Problem, new_network
 from margins.training.recipe import Phase, Recipe
 from margins.training.run_folder import LOG, RunFolder
@@ -56,6 +56,7 @@ class Job:
             problem.training_frame().only(list(columns.inputs)), columns.inputs
         )
         self.prepared: Prepared = problem.prepared(self._preparation)
+        self.ledger: PriorLedger | None = self._checked_ledger()
         self._refuse_unusable_roles()
         self._network, self._generator = new_network(recipe, self._preparation, problem.coding.num_outputs)
         # What the encoder itself keeps fixed stays so in every phase.
@@ -83,26 +84,36 @@ class Job:
         return done
 
     def decided(self, fabric: Fabric) -> Model:
-        """The model, with what is fitted on the select rows: calibration and thresholds."""
-        problem, recipe = self._problem, self._recipe
-        calibration = thresholds = None
-        shift = self._prior_shift()
-        rows = self._select
-        if rows is not None and recipe.task in ("classes", "label_sets"):
-            scores = outputs_of(fabric, self._network, rows.inputs)[0]
-            select = self._select_predictions(rows, scores if shift is None else scores.double() + shift)
-            calibration = fitted_calibration(recipe, select)
-            thresholds = fitted_thresholds(recipe, select)
-        return Model(
-            recipe, problem.columns, problem.coding, self._preparation, self._network.cpu(),
-            calibration, thresholds, None if shift is None else tuple(shift.tolist()),
+        """The model, with what is fitted on the select rows: calibration, thresholds and a cut."""
+        problem, rows = self._problem, self._select
+        shift = None if self.ledger is None else self.ledger.shift()
+        is_fitted = rows is not None and self.ledger is not None
+        scores = outputs_of(fabric, self._network, rows.inputs)[0] if rows is not None and is_fitted else None
+        model = Model(
+            self._recipe, problem.columns, problem.coding, self._preparation, self._network.cpu(),
+            prior_shift=None if shift is None else tuple(shift.tolist()),
         )  # fmt: skip
+        return model if scores is None or rows is None else self._with_decisions(model, rows, scores)
 
-    def _prior_shift(self) -> torch.Tensor | None:
-        if self._recipe.task != "classes":
+    def _with_decisions(self, model: Model, rows: SelectRows, scores: torch.Tensor) -> Model:
+        corrected = self._select_predictions(rows, model.with_prior(scores))
+        model = replace(
+            model,
+            calibration=fitted_calibration(self._recipe, corrected),
+            thresholds=fitted_thresholds(self._recipe, self._select_predictions(rows, scores)),
+        )
+        assert self.ledger is not None  # noqa: S101 - classes and labels have one
+        return replace(model, cut=fitted_cut(model, scores, rows, self.ledger.population))
+
+    def _checked_ledger(self) -> PriorLedger | None:
+        """The shares of classes or labels as training sees them, unless several parts correct them."""
+        recipe, names = self._recipe, self._problem.coding.names
+        if recipe.task not in ("classes", "label_sets"):
             return None
-        counts = torch.bincount(self.prepared.train.class_ids(), minlength=self._problem.coding.num_outputs)
-        return prior_shift(self._recipe.phases()[-1], counts)
+        targets = self.prepared.train.targets
+        counts = torch.bincount(targets.positives().columns, minlength=len(names))
+        refuse_double_correction(recipe, counts, names)
+        return prior_ledger(recipe, counts, names, num_rows=len(targets))
 
     def _refuse_unusable_roles(self) -> None:
         # Found out after training, it would cost the whole run.

@@ -26,6 +26,7 @@ from margins.data.value_coding import ValueCoding
 from margins.encoders.base import Preparation
 from margins.errors import MarginsError
 from margins.evaluation.calibration import Calibration, calibration_from
+from margins.evaluation.class_cuts import ClassCut, class_cut_from
 from margins.evaluation.thresholds import Thresholds
 from margins.training.checkpoint import write_atomically
 from margins.training.machine import one_cpu
@@ -57,6 +58,7 @@ class Model:
         thresholds: scores to label sets; None cuts at probability 0.5.
         prior_shift: [C] added to scores before they become probabilities, when training worked against the
             class prior; decisions are made without it. None when it did not.
+        cut: decides for a class; None decides for the largest. Probabilities are the same with it.
         about: where it comes from: data, scores, versions. Plain data.
     """
 
@@ -68,6 +70,7 @@ class Model:
     calibration: Calibration | None = None
     thresholds: Thresholds | None = None
     prior_shift: tuple[float, ...] | None = None
+    cut: ClassCut | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -120,19 +123,29 @@ class Model:
         if self.recipe.task == "values":
             raise MarginsError("predict_proba", expected="a model of classes", received="one of values")
         if self.recipe.task == "label_sets":
-            return scores.double().sigmoid().numpy()
+            return self.with_prior(scores).double().sigmoid().numpy()
         moved = self.with_prior(scores)
         return probabilities_of(moved) if self.calibration is None else self.calibration.probabilities(moved)
 
     def decision_shares(self, scores: Tensor) -> Floats:
-        """[N, C] whose largest entry is the class decided for: the probabilities, without the prior's shift.
+        """[N, C] whose largest entry is the class decided for: the probabilities, but moved by the cut.
 
-        A training against the prior is meant to decide for rare classes more often than probabilities would.
+        They are without the prior's shift: a training against the prior is meant to decide for rare classes
+        more often than probabilities would.
         """
+        if self.cut is not None:
+            return self.cut.shares(self.uncut_logits(scores))
+        return self._uncut_shares(scores)
+
+    def uncut_logits(self, scores: Tensor) -> Floats:
+        """[N, C] what a cut is fitted on and takes: logarithms of the decision shares without one."""
+        return np.log(np.maximum(self._uncut_shares(scores), np.finfo(np.float64).tiny))
+
+    def _uncut_shares(self, scores: Tensor) -> Floats:
         return self.probabilities(scores) if self.prior_shift is None else probabilities_of(scores)
 
     def with_prior(self, scores: Tensor) -> Tensor:
-        """Scores of a data set with the class shares of the training rows."""
+        """Scores of a data set with the shares of the training rows, of classes or of each label."""
         if self.prior_shift is None:
             return scores
         return scores.double() + torch.tensor(self.prior_shift, dtype=torch.float64)
@@ -173,6 +186,7 @@ class Model:
             "calibration": None if self.calibration is None else self.calibration.to_data(),
             "thresholds": None if self.thresholds is None else self.thresholds.to_data(),
             "prior_shift": None if self.prior_shift is None else list(self.prior_shift),
+            "cut": None if self.cut is None else self.cut.to_data(),
             "about": self.about,
         }
         write_atomically(folder / WEIGHTS, save(state))
@@ -230,7 +244,7 @@ def load(path: str | Path) -> Model:
         model = _described(folder, described)
         if model.recipe.task != "matches":  # sizes that do not fit each other show at the first row
             model.decided(torch.zeros(1, model.coding.num_outputs))
-        if model.recipe.task == "classes":
+        if model.recipe.task in ("classes", "label_sets"):
             model.probabilities(torch.zeros(1, model.coding.num_outputs))
     except MarginsError:
         raise
@@ -259,12 +273,13 @@ def _described(folder: Path, described: dict[str, Any]) -> Model:
             str(folder / WEIGHTS), expected="the weights of the model", received=str(error).splitlines()[0],
             fix="copy the whole folder again",
         ) from None  # fmt: skip
-    calibration, thresholds = described["calibration"], described["thresholds"]
+    calibration, thresholds, cut = (described.get(key) for key in ("calibration", "thresholds", "cut"))
     return Model(
         recipe, columns, coding, preparation, network.eval(),
         None if calibration is None else calibration_from(calibration),
         None if thresholds is None else Thresholds.from_data(thresholds),
         None if described["prior_shift"] is None else tuple(described["prior_shift"]),
+        None if cut is None else class_cut_from(cut),
         described["about"],
     )  # fmt: skip
 

@@ -61,12 +61,18 @@ class Objective(nn.Module):
 
     Args:
         settings: the loss, how targets are set, penalties.
-        class_counts: [C] training rows of each class; None where there are no classes.
+        class_counts: [C] training rows of each class or label; None where there are none.
         evaluator: of a loss of sources of scores; None when it gets all scores.
+        num_rows: training rows, for label sets; None where classes exclude each other.
     """
 
     def __init__(
-        self, settings: ObjectiveSettings, class_counts: Tensor | None, evaluator: Evaluator | None = None
+        self,
+        settings: ObjectiveSettings,
+        class_counts: Tensor | None,
+        evaluator: Evaluator | None = None,
+        *,
+        num_rows: int | None = None,
     ) -> None:
         super().__init__()
         self.evaluator = evaluator
@@ -74,7 +80,7 @@ class Objective(nn.Module):
         self.penalties = nn.ModuleList(new_loss(p.loss, p.settings) for p in settings.penalties)
         self._penalty_weights = [p.weight for p in settings.penalties]
         self._log_softmax = settings.link == "log_softmax"
-        self._set_targets = targets_setter(settings.targets, class_counts)
+        self._set_targets = targets_setter(settings.targets, class_counts, num_rows)
 
     @property
     def has_independent_rows(self) -> bool:
@@ -149,13 +155,15 @@ class Objective(nn.Module):
         return StepLoss(total, denominator, None, rows.num_degenerate)
 
 
-def targets_setter(settings: TargetSettings, class_counts: Tensor | None) -> Callable[[Targets], Targets]:
-    """What the station `set targets` does to the targets of every batch."""
+def targets_setter(
+    settings: TargetSettings, class_counts: Tensor | None, num_rows: int | None = None
+) -> Callable[[Targets], Targets]:
+    """What the station `set targets` does to the targets of every batch; arguments as for `Objective`."""
     changes: list[Callable[[Targets], Targets]] = []
     if settings.smooth:
         changes.append(lambda targets: targets.smooth(settings.smooth))
     if class_counts is not None:
-        changes += _by_frequency(settings, class_counts.float().clamp(min=1))
+        changes += _by_frequency(settings, class_counts, num_rows)
 
     def set_targets(targets: Targets) -> Targets:
         for change in changes:
@@ -165,11 +173,17 @@ def targets_setter(settings: TargetSettings, class_counts: Tensor | None) -> Cal
     return set_targets
 
 
-def _by_frequency(settings: TargetSettings, counts: Tensor) -> list[Callable[[Targets], Targets]]:
+def _by_frequency(
+    settings: TargetSettings, class_counts: Tensor, num_rows: int | None
+) -> list[Callable[[Targets], Targets]]:
     changes: list[Callable[[Targets], Targets]] = []
+    counts = class_counts.float().clamp(min=1)
     if settings.logit_adjustment:
         # Training adds tau * log prior to the scores; a margin is subtracted. Prediction uses plain scores.
-        adjustment = -settings.logit_adjustment * torch.log(counts / counts.sum())
+        log_prior = torch.log(counts / counts.sum())
+        if num_rows is not None:  # each label is a choice of its own, between it and its absence
+            log_prior = label_shares(class_counts, num_rows).logit().float()
+        adjustment = -settings.logit_adjustment * log_prior
         changes.append(lambda targets: targets.margin(candidates=adjustment.to(targets.device)))
     if settings.class_margins:
         root = counts**-0.25
@@ -190,3 +204,13 @@ def class_weights(rule: str, counts: Tensor) -> Tensor:
     """
     raw = 1 / counts if rule == "balanced" else (1 - _EFFECTIVE_BETA) / (1 - _EFFECTIVE_BETA**counts)
     return raw * counts.sum() / (raw * counts).sum()
+
+
+def label_shares(counts: Tensor, num_rows: int) -> Tensor:
+    """[L] shares of rows with each label, in float64, half a row away from none and from all at least.
+
+    Example:
+        >>> label_shares(torch.tensor([0, 5, 20]), 20)
+        tensor([0.0250, 0.2500, 0.9750], dtype=torch.float64)
+    """
+    return (counts.double() / num_rows).clamp(0.5 / num_rows, 1 - 0.5 / num_rows)

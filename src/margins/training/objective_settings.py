@@ -23,7 +23,9 @@ class TargetSettings(Settings):
 
     Args:
         smooth: share of each row's mass that is spread over all classes, in [0, 1).
-        logit_adjustment: tau; training adds tau * log prior to the scores, prediction does not.
+        logit_adjustment: tau; training adds tau * log prior to the scores, prediction does not (Menon et al.
+            2021, arXiv 2007.07314). For label sets, with binary_cross_entropy or binary_focal, it adds tau
+            times the log-odds of each label's share.
         class_margins: the largest margin; a class with n rows gets one in proportion to n ** -1/4.
         class_weight: rows weigh 1 / count of their class ("balanced") or by the effective number of rows
             with beta 0.999; on average 1.

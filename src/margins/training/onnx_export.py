@@ -48,7 +48,10 @@ def export_onnx(model: Model, path: str | Path, *, data: Any = None) -> Path:
     `values`), their first axis is the batch, of any length from 1; a field without columns is left out. The
     output `scores` [B, C] is raw. Metadata hold, as JSON and each with `margins.` before its name: `task`,
     `outputs` (their names), `columns`, `preparation`, `calibration` (a temperature divides the scores before
-    the softmax), `thresholds` of labels and, for values, `unit` (the mean and deviation of training).
+    the softmax), `prior_shift` (added to the scores before that, for probabilities; decisions are made by
+    the softmax of raw scores then), `cut` (of the logarithms of the shares that decide: class 1 above
+    `log_odds`, or `tau * log_prior` is subtracted), `thresholds` of labels, which raw scores must reach, and,
+    for values, `unit` (the mean and deviation of training).
 
     Args:
         model: whose encoder is tabular, embeddings, small_resnet or small_vit.
@@ -183,6 +186,8 @@ def _metadata(model: Model) -> dict[str, str]:
         "preparation": model.preparation.to_data(),
         "calibration": None if model.calibration is None else model.calibration.to_data(),
         "thresholds": None if model.thresholds is None else model.thresholds.to_data(),
+        "prior_shift": None if model.prior_shift is None else list(model.prior_shift),
+        "cut": None if model.cut is None else model.cut.to_data(),
         "unit": unit,
     }
     return {f"margins.{name}": json.dumps(value) for name, value in told.items() if value is not None}

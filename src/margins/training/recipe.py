@@ -13,7 +13,7 @@ from margins.encoders.choosing import AnyEncoder
 from margins.errors import MarginsError
 from margins.heads.choosing import AnyHead
 from margins.heads.linear import LinearSettings
-from margins.training.objective_settings import ObjectiveSettings, loss_named
+from margins.training.objective_settings import ObjectiveSettings, loss_named, snake_case
 from margins.training.parts.averaging import AnyAveraging, NoAveraging
 from margins.training.parts.drawing import AnyDraw, Shuffled
 from margins.training.parts.mixing import AnyMix, NoMix
@@ -29,17 +29,23 @@ Task = Literal["classes", "label_sets", "values", "matches"]
 
 Precision = Literal["32", "bf16", "fp16"]
 
+_ADJUSTED_BY_LABEL = ("binary_cross_entropy", "binary_focal")
+
 
 class DecisionSettings(Settings):
     """What is fitted on the select rows when training is done, for probabilities and decisions.
 
     Args:
         calibration: of class probabilities: "temperature" keeps every decision; None leaves them.
+        cut: of classes: "largest" decides for the class of the largest score. "tuned" moves the decision to
+            where the recipe's metric is best: of two classes a threshold of the log-odds, of more one number
+            tau; tau times the log class shares is taken off the scores. Probabilities do not change.
         thresholds: of label sets: one a label, one for all, or 0.5 without.
         goal: what the thresholds maximise.
     """
 
     calibration: Literal["temperature", "vector", "isotonic"] | None = "temperature"
+    cut: Literal["largest", "tuned"] = "largest"
     thresholds: Literal["per_label", "global"] | None = "per_label"
     goal: Literal["f1", "f2", "balanced_accuracy"] = "f1"
 
@@ -90,7 +96,7 @@ class Recipe(Settings):
         precision: of the forward pass; losses and weights stay in float32.
         metric: chooses the epoch that is kept, on the select rows.
         decisions: what is fitted on the select rows at the end.
-        accept_double_correction: two parts may both make rare classes count more.
+        accept_double_correction: several parts may make rare classes count more; their effects multiply.
         seed: where all random choices start from.
     """
 
@@ -124,8 +130,8 @@ class Recipe(Settings):
     def _fits_together(self) -> Self:
         metric_of(self.task, self.metric)
         _refuse_wrong_form(self)
-        _refuse_double_correction(self)
         _refuse_class_targets(self)
+        _refuse_tuned_cut(self)
         refuse_what_needs_scores(self)
         self.phases()
         return self
@@ -234,18 +240,6 @@ def _refuse_wrong_form(recipe: Recipe) -> None:
         )
 
 
-def _refuse_double_correction(recipe: Recipe) -> None:
-    named = [f"objective.targets.{name}" for name in recipe.objective.targets.changes_prior]
-    named += ["draw"] if recipe.draw.changes_prior else []
-    if len(named) > 1 and not recipe.accept_double_correction:
-        raise MarginsError(
-            " and ".join(named),
-            expected="one part that makes rare classes count more",
-            received=f"{len(named)}, whose effects multiply",
-            fix="take all but one out, or set accept_double_correction: true",
-        )
-
-
 def _refuse_class_targets(recipe: Recipe) -> None:
     targets = recipe.objective.targets
     parts: list[tuple[str, bool, tuple[Task, ...]]] = [
@@ -263,7 +257,34 @@ def _refuse_class_targets(recipe: Recipe) -> None:
             )  # fmt: skip
     named = [*targets.changes_prior, *(["class_margins"] if targets.class_margins else [])]
     named += [part.name for part in recipe.refresh]
+    if recipe.task == "label_sets" and targets.logit_adjustment:
+        _refuse_adjustment_of(recipe.objective.loss)
+        named.remove("logit_adjustment")
     if named and recipe.task != "classes":
         raise MarginsError(
             named[0], expected="the task classes with it", received=recipe.task, fix="take it out"
         )
+
+
+def _refuse_adjustment_of(loss: str) -> None:
+    if snake_case(loss) not in _ADJUSTED_BY_LABEL:
+        raise MarginsError(
+            "objective.targets.logit_adjustment",
+            expected=f"the loss {' or '.join(_ADJUSTED_BY_LABEL)} with it, for label sets",
+            received=loss, fix="take it out, or change the loss",
+        )  # fmt: skip
+
+
+def _refuse_tuned_cut(recipe: Recipe) -> None:
+    if recipe.decisions.cut == "largest":
+        return
+    if recipe.task != "classes":
+        raise MarginsError(
+            "decisions.cut", expected=f"largest with the task {recipe.task}", received=recipe.decisions.cut,
+            fix="decisions.thresholds are for label sets" if recipe.task == "label_sets" else "take it out",
+        )  # fmt: skip
+    if metric_of(recipe.task, recipe.metric).kind not in ("f1", "accuracy"):
+        raise MarginsError(
+            "metric", expected="a metric of decisions with decisions.cut: tuned", received=recipe.metric,
+            fix="macro_f1, mcc and balanced_accuracy are some; or take the cut out",
+        )  # fmt: skip

@@ -24,6 +24,7 @@ from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.parts.averaging import AveragedWeights
 from margins.training.predicting import Restoring, metric_of, outputs_of, score_of
+from margins.training.prior import refuse_double_correction
 from margins.training.randomness import global_state_kept
 from margins.training.recipe import Recipe
 from margins.training.without_scores import evaluator_of
@@ -137,8 +138,7 @@ class Trainer:
             _refuse_ranks(fabric.world_size)
             network.head.requires_grad_("head" not in frozen)
         network.to(fabric.device)
-        counts = _class_counts(train_rows.targets) if recipe.task in ("classes", "label_sets") else None
-        objective = Objective(recipe.objective, counts, evaluator_of(recipe)).to(fabric.device)
+        objective = _objective(recipe, train_rows.targets).to(fabric.device)
         # A fused optimiser would undo the scaling of half precision itself, after the clipping.
         optimizer = recipe.optimizer.build([network, objective], fused=recipe.precision != "fp16")
         self._rates = [group["lr"] for group in optimizer.param_groups]
@@ -375,6 +375,10 @@ def _refuse_ranks(num_ranks: int) -> None:
         )  # fmt: skip
 
 
-def _class_counts(targets: Targets) -> Tensor:
-    columns = targets.positives().columns
-    return torch.bincount(columns, minlength=targets.num_candidates)
+def _objective(recipe: Recipe, targets: Targets) -> Objective:
+    if recipe.task not in ("classes", "label_sets"):
+        return Objective(recipe.objective, None, evaluator_of(recipe))
+    counts = torch.bincount(targets.positives().columns, minlength=targets.num_candidates)
+    refuse_double_correction(recipe, counts, [str(c) for c in range(len(counts))])
+    num_rows = len(targets) if recipe.task == "label_sets" else None
+    return Objective(recipe.objective, counts, evaluator_of(recipe), num_rows=num_rows)
