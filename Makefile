@@ -64,7 +64,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv (torch is the large download, once) ..."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) hatchling torch
-	@$(PIP) --no-build-isolation -e '.[tool,text,onnx,loggers,docs,dev]'
+	@$(PIP) --no-build-isolation -e '.[tool,text,onnx,loggers,ray,docs,dev]'
 	@touch $@
 
 # libauc asks for much that its losses do not import, so peers come without what they ask for: the extras bring it.

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from margins.compare import ComparisonResult, Roles, compare
-from margins.compare.classes import class_rows
-from margins.compare.design import Design, shared_recipe
-from margins.data import Frame, outer_folds, read_frame
-from margins.evaluation import find_metric
-from margins.training import presets_for
+from margins.compare.bench import Bench
+from margins.compare.designing import designed
+from margins.compare.planning import Design
+from margins.data import Frame, read_frame
 
 QUICK = {"max_epochs": 3, "patience": 3}
 
@@ -33,19 +32,30 @@ def texts() -> Frame:
     return read_frame({"text": [text for _, text in rows], "label": [name for name, _ in rows]})
 
 
-def quick(frame: Frame | None = None, metric: str = "accuracy", **asked) -> ComparisonResult:
-    options = {"recipes": ["focal", "label_smoothing"], "num_folds": 3, "training": QUICK, **asked}
-    roles = Roles(target="y") if frame is None else None
-    return compare(frame or blobs(), metric, **{"roles": roles, **options})
+def quick(frame: Frame | None = None, metric: str = "accuracy", **asked: Any) -> ComparisonResult:
+    """A small comparison without a pilot and without report rows, unless they are asked for."""
+    return compare(frame or blobs(), metric, spread=asked.pop("spread", 0.01), **_asked(frame, asked))
 
 
-def design_of(frame: Frame, metric: str = "accuracy", *, num_folds: int = 3, **asked: Any) -> Design:
-    """What `compare` would run, with the baseline alone."""
-    rows = class_rows(frame, asked.pop("roles", None))
-    folds = outer_folds(rows.labels, num_folds=num_folds, groups=rows.groups)
-    fields = {
-        "rows": rows, "folds": folds, "recipes": presets_for(find_metric("accuracy"), ["focal"])[:1],
-        "num_seeds": 1, "seed": 0, "metric": find_metric(metric),
-        "training": shared_recipe(rows, metric, QUICK),
+def design_of(frame: Frame | None = None, metric: str = "accuracy", **asked: Any) -> Design:
+    """What `quick` would run."""
+    return designed(frame or blobs(), metric, **_asked(frame, asked))
+
+
+def bench_of(design: Design) -> Bench:
+    """What runs its trials."""
+    return Bench(design.rows, {roles.digest(): roles for roles in design.places})
+
+
+def outer_value(design: Design, place: int = 0, recipe: int = 0, seed: int = 1) -> dict[str, Any]:
+    """What one training that is judged gives."""
+    spec = design.spec(place, "outer", design.candidates[recipe], {}, seed=design.seed_of(place, seed))
+    return bench_of(design)(spec)
+
+
+def _asked(frame: Frame | None, asked: dict[str, Any]) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "candidates": ["focal", "label_smoothing"], "num_folds": 3, "training": QUICK, "report_share": 0.0,
+        "roles": Roles(target="y") if frame is None else None,
     }  # fmt: skip
-    return Design(**{**fields, **asked})
+    return {**usual, **asked}

@@ -8,7 +8,16 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from margins.compare.results import ComparisonResult, Difference, RecipeResult, RunDescription, Verdict
+from margins.compare.results import (
+    ComparisonResult,
+    Difference,
+    FailedRecipe,
+    Left,
+    Preview,
+    RecipeResult,
+    RunDescription,
+)
+from margins.evaluation.verdicts import Verdict
 
 RECIPES: dict[str, tuple[str, str, dict[str, Any], float]] = {
     "logit_adjustment": (
@@ -54,7 +63,8 @@ def made_up_result(
         results.append(
             RecipeResult(
                 name=name, title=title, why=why, settings=settings, fold_scores=scores, mean=fmean(scores),
-                seed_spread=None, rank=1, epochs=noise.uniform(8, 30), seconds=noise.uniform(20, 300),
+                seed_spread=None, rank=1, rank_low=recipes, epochs=noise.uniform(8, 30),
+                seconds=noise.uniform(20, 300),
             )
         )  # fmt: skip
     results.sort(key=lambda recipe: -recipe.mean)
@@ -71,12 +81,42 @@ def made_up_result(
         "difference of +0.0331 [+0.0241, +0.0421] (95 % interval in brackets). So did Generalised "
         "cross-entropy (q = 0.7). The data do not tell it apart from Generalised cross-entropy (q = 0.7).",
         warnings=["MG021 3 % of the rows occur twice; copies were kept in the same fold."],
+        rope=0.005,
+        preview=Preview(
+            low=0.0061,
+            high=0.0213,
+            how="pilot",
+            sentences=["10 outer folds, 7 recipes: a true difference of 0.0061 would be found."],
+        ),
+        failed=[
+            FailedRecipe(
+                name="ranking",
+                title="Ranking surrogate",
+                num_failed=3,
+                num_folds=10,
+                error="scores: expected finite numbers, got nan",
+            )
+        ],
+        left_out={"mann_whitney": "it is for other metrics than macro_f1"},
+        left=Left(
+            recipe=results[0].name,
+            values={},
+            model="model",
+            num_seeds=3,
+            scores={results[0].name: 0.8114, results[-1].name: 0.7817},
+            others={name: {"accuracy": 0.83} for name in (results[0].name, results[-1].name)},
+            difference=0.0297,
+            low=0.0113,
+            high=0.0471,
+            num_openings=1,
+        ),
     )
 
 
 def _difference(a: RecipeResult, b: RecipeResult) -> Difference:
     mean = a.mean - b.mean
     verdict: Verdict = "undecided" if abs(mean) < 0.012 else "better" if mean > 0 else "worse"
+    verdict = "practically the same" if abs(mean) < 0.005 else verdict
     p = min(1.0, 0.05 * (0.012 / max(abs(mean), 1e-6)) ** 2)
     return Difference(
         first=a.name, second=b.name, mean=mean, low=mean - 0.009, high=mean + 0.009, p_value=p / 3, p_holm=p,

@@ -1,46 +1,208 @@
-"""Named objectives do what their titles say."""
+"""Candidates do what their titles say, the shortlist follows the data, a search stays in its space."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from made_up_comparisons import quick
 from made_up_training import select_rows, trainer
+from margins.compare import Candidate, Roles, all_candidates, find_candidate, read_candidates
+from margins.compare.budget import Budget
+from margins.compare.catalogue import BASELINES
+from margins.compare.planning import shared_recipe
+from margins.compare.rows import compared_rows
+from margins.compare.shortlist import Findings, findings_of, shortlist
+from margins.compare.spaces import Choice, Span, laid_over, suggestion_of
+from margins.data import read_frame
+from margins.data.columns import Columns
 from margins.errors import MarginsError
 from margins.evaluation import find_metric
 from margins.targets import Targets
-from margins.training import Objective, all_presets, find_preset, presets_for
+from margins.training import Objective, Recipe
 from margins.training.objective import StepTargets
 from margins.training.predicting import outputs_of, score_of
 
-ACCURACY = find_metric("accuracy")
-CLASS_METRICS = ["macro_f1", "accuracy", "balanced_accuracy", "average_precision", "auroc", "log_loss"]
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -0.2]])
 LABELS = torch.tensor([0, 2])
 COUNTS = torch.tensor([16, 4, 0])
+FOUND = Findings(
+    task="classes", num_rows=1000, num_classes=5, imbalance=1.2, rows_a_class=2000.0, num_copies=0,
+    contradicted=0.0, labels_a_row=1.0,
+)  # fmt: skip
+KINDS = {"classes": "label", "label_sets": "label_set", "values": "value", "matches": "label"}
+METRICS = {"classes": "accuracy", "label_sets": "macro_f1", "values": "rmse", "matches": "map@r"}
 
 
-def test_there_are_presets_enough_for_every_metric_of_classes_and_the_baseline_comes_first():
-    for metric in map(find_metric, CLASS_METRICS):
-        names = [p.name for p in presets_for(metric)]
-        assert names[0] == "cross_entropy"
-        assert len(names) >= 7
-        assert ("mann_whitney" in names) == (metric.kind == "ranking")
-        assert ("any_f1" in names) == (metric.kind == "f1")
-    assert len({p.title for p in all_presets()}) == len(all_presets())
+def shared(task: str) -> Recipe:
+    columns = Columns(inputs={"a": "numeric"}, target="y", target_kind=KINDS[task])
+    return shared_recipe(columns, METRICS[task], {"task": task})
 
 
-def test_named_presets_take_part_once_after_the_baseline():
-    names = [p.name for p in presets_for(ACCURACY, ["focal", "cross_entropy", "focal"])]
-    assert names == ["cross_entropy", "focal"]
+def listed(metric: str = "macro_f1", **found) -> list[str]:
+    return [c.name for c in shortlist(dataclasses.replace(FOUND, **found), find_metric(metric)).candidates]
+
+
+@pytest.mark.parametrize("task", list(BASELINES))
+def test_the_ladder_starts_plain_then_with_a_tuned_cut_then_adjusted(task: str):
+    first = all_candidates(task)[0]
+    assert first.name == BASELINES[task]
+    if task == "classes":
+        assert first.changes == {}
+        assert listed()[:3] == ["cross_entropy", "cross_entropy_tuned", "logit_adjusted"]
+    if task == "label_sets":
+        assert first.recipe(shared(task)).decisions.thresholds is None
+        names = ["binary_cross_entropy", "binary_cross_entropy_tuned", "labels_adjusted"]
+        assert listed(task="label_sets")[:3] == names
+
+
+def test_what_is_in_the_data_decides_who_takes_part_and_why():
+    plain = listed()
+    assert "class_margins" not in plain
+    assert "generalized_cross_entropy" not in plain
+    assert "class_margins" in listed(imbalance=40.0)
+    assert "generalized_cross_entropy" in listed(num_copies=100, contradicted=0.3)
+    assert "label_smoothing" in listed(num_classes=77)
+    assert ("mann_whitney" in listed("auroc"), "mann_whitney" in plain) == (True, False)
+    assert ("any_f1" in plain, "any_f1" in listed("accuracy")) == (True, False)
+    found = shortlist(dataclasses.replace(FOUND, imbalance=40.0), find_metric("macro_f1"))
+    margins = next(c for c in found.candidates if c.name == "class_margins")
+    assert margins.why.endswith("Here: the largest class has 40 times the rows of the smallest.")
+    assert found.left_out["mixup"] == "nothing in these data speaks for it: few classes, with many rows each"
+    taking_part = {c.name for c in found.candidates}
+    assert taking_part | set(found.left_out) == {c.name for c in all_candidates("classes")}
+    assert not taking_part & set(found.left_out)
+
+
+def test_a_tuned_cut_takes_no_part_where_the_metric_judges_no_decisions():
+    assert "cross_entropy_tuned" not in listed("auroc")
+    assert "cross_entropy_tuned" in listed("balanced_accuracy")
+
+
+def test_findings_are_those_of_the_rows():
+    frame = read_frame(
+        {
+            "text": ["one"] * 4 + [f"text {i}" for i in range(26)],
+            "y": ["a", "a", "b", "a"] + ["a"] * 20 + ["b"] * 6,
+        }
+    )
+    found = findings_of(compared_rows(frame, Roles(target="y"), report_share=0), "classes")
+    assert (found.num_rows, found.num_classes, found.num_copies) == (30, 2, 3)
+    assert found.imbalance == pytest.approx(23 / 7)
+    assert found.contradicted == pytest.approx(1 / 3)
+    assert found.rows_a_class == 15
+
+
+def test_named_candidates_take_part_once_after_the_baseline():
+    metric = find_metric("accuracy")
+    found = shortlist(FOUND, metric, ["focal", "cross_entropy", "focal"])
+    assert [c.name for c in found.candidates] == ["cross_entropy", "focal"]
     with pytest.raises(MarginsError, match="did you mean focal"):
-        presets_for(ACCURACY, ["focl"])
+        shortlist(FOUND, metric, ["focl"])
     for names in ([], ["cross_entropy"]):
         with pytest.raises(MarginsError, match="at least one to compare"):
-            presets_for(ACCURACY, names)
+            shortlist(FOUND, metric, names)
+    own = Candidate(name="focal", title="Mine", changes={"optimizer": {"weight_decay": 0.1}})
+    with pytest.raises(MarginsError, match="'focal' twice"):
+        shortlist(FOUND, metric, [own, "focal"])
+
+
+def test_a_file_of_candidates_is_read_and_compared_and_a_wrong_entry_is_told(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "wide:\n  title: A wide one\n  changes: {encoder: {width: 9}}\n"
+        "  space:\n    encoder.dropout: {kind: span, low: 0.0, high: 0.5}\n"
+    )
+    (wide,) = read_candidates(path)
+    assert (wide.title, wide.settings) == ("A wide one", {"encoder.width": 9})
+    result = quick(candidates=[wide], budget="2")
+    (found,) = [r for r in result.recipes if r.name == "wide"]
+    assert set(found.space) == {"encoder.dropout", "optimizer.learning_rate", "optimizer.weight_decay"}
+    for text, words in (
+        ("wide: 3", "title, changes and space"), ("wide: {chnges: {}}", "did you mean changes"),
+        ("wide: {changes: {encoder: {wdth: 9}}}", "did you mean width"),
+        ("wide: {space: {encoder.dropout: {kind: span, low: 1, high: 0.5}}}", "low < high"),
+        ("wide: {space: {encoder.dropot: {kind: span, low: 0.1, high: 0.5}}}", "'encoder.dropot'"),
+        ("wide: {space: {encoder.dropout: {kind: span, low: 0.1, high: 5}}}", "encoder.tabular.dropout"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(MarginsError) as refused:
+            quick(candidates=read_candidates(path))
+        assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("candidate", all_candidates(), ids=lambda c: c.name)
+def test_every_candidate_makes_a_recipe_at_both_ends_of_its_space(candidate: Candidate):
+    for task in candidate.tasks:
+        recipe = shared(task)
+        if candidate.metrics and find_metric(METRICS[task]).kind not in candidate.metrics:
+            kinds = {"ranking": "auroc", "f1": "macro_f1", "candidates": "ndcg@10"}
+            recipe = recipe.changed(metric=kinds[candidate.metrics[0]])
+        assert candidate.recipe(recipe).task == task
+        for path, dimension in candidate.whole_space.items():
+            ends = dimension.options if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+            made = [candidate.recipe(recipe, {path: value}) for value in ends]
+            assert made[0] != made[1]
+    assert candidate.title
+    assert candidate.why.endswith(".")
+
+
+def test_titles_are_all_different():
+    assert len({c.title for c in all_candidates()}) == len(all_candidates()) >= 20
+
+
+def test_a_suggestion_depends_on_recipe_place_number_and_seed_alone():
+    space = {
+        "a": Span(low=0.01, high=100, log=True),
+        "b": Choice(options=(1, None, "x")),
+        "c": Span(low=0, high=1),
+    }
+
+    def drawn(recipe: str = "focal", place: str = "outer fold 1", number: int = 1, seed: int = 0):
+        return suggestion_of(space, recipe, place, number, seed)
+
+    torch.manual_seed(1)
+    first = drawn()
+    torch.manual_seed(2)
+    drawn(number=7)
+    assert drawn() == first
+    others = [drawn("other"), drawn(place="outer fold 2"), drawn(number=2), drawn(seed=1)]
+    assert all(other != first for other in others)
+    many = [drawn(number=n) for n in range(1, 200)]
+    assert {m["b"] for m in many} == {1, None, "x"}
+    # Ratios count alike: as many below 1 as above.
+    assert 70 < sum(m["a"] < 1 for m in many) < 130
+    assert all(0.01 <= m["a"] <= 100 and 0 <= m["c"] <= 1 for m in many)
+    assert drawn(number=0) == {}
+
+
+def test_values_of_a_search_are_laid_over_the_recipe_and_no_other_key_moves():
+    recipe = shared("classes").model_dump()
+    space = {"optimizer.learning_rate": Span(low=0.5, high=2, times_default=True)}
+    laid = laid_over(recipe, space, {"optimizer.learning_rate": 2.0})
+    assert laid["optimizer"]["learning_rate"] == 2 * recipe["optimizer"]["learning_rate"]
+    laid["optimizer"]["learning_rate"] = recipe["optimizer"]["learning_rate"]
+    assert laid == recipe
+    with pytest.raises(MarginsError, match=r"a key of the recipe, got 'optimizer\.rate'"):
+        laid_over(recipe, {"optimizer.rate": Span(low=0, high=1)}, {"optimizer.rate": 0.5})
+
+
+@pytest.mark.parametrize("text", ["2", "3", "standard", "thorough", "8:40", "24:300", "5:11"])
+def test_a_budget_keeps_to_its_trials_and_passes_and_is_the_same_for_all(text: str):
+    budget = Budget.read(text)
+    for epochs in (1, 3, 30, 100):
+        rungs = budget.rungs(epochs)
+        assert rungs[0][0] == budget.trials
+        assert all(1 <= each <= epochs for _, each in rungs)
+        if budget.passes is not None:
+            assert budget.most_passes(epochs) <= budget.passes
+        assert rungs == sorted(rungs, key=lambda rung: -rung[0])
+    assert Budget.read("quick").rungs(30) == []
 
 
 def cross_entropy_by_hand(shift: list[list[float]]) -> float:
@@ -54,7 +216,9 @@ def cross_entropy_by_hand(shift: list[list[float]]) -> float:
 def value_of(name: str, logits: torch.Tensor = LOGITS) -> float:
     targets = Targets.of_classes(LABELS, 3)
     step = StepTargets(targets, targets, 0, torch.arange(2))
-    share = Objective(find_preset(name).objective, COUNTS)(logits, logits, step)
+    share = Objective(find_candidate(name, "classes").recipe(shared("classes")).objective, COUNTS)(
+        logits, logits, step
+    )
     return (share.total / share.denominator).item()
 
 
@@ -91,15 +255,16 @@ def test_mann_whitney_is_blind_to_a_shift_of_a_rows_logits_as_softmax_is():
     assert value_of("mann_whitney") != pytest.approx(value_of("mann_whitney", LOGITS * 2))
 
 
-@pytest.mark.parametrize("preset", all_presets(), ids=lambda p: p.name)
-def test_every_preset_learns_separable_classes(preset):
+@pytest.mark.parametrize("candidate", all_candidates("classes"), ids=lambda c: c.name)
+def test_every_candidate_of_classes_learns_separable_ones(candidate: Candidate):
+    recipe, accuracy = candidate.recipe(shared("classes")), find_metric("accuracy")
     trained = trainer(
-        objective=preset.objective.model_dump(), max_epochs=40, patience=40,
-        optimizer={"name": "adamw", "learning_rate": 1e-2},
+        objective=recipe.objective.model_dump(), draw=recipe.draw.model_dump(), mix=recipe.mix.model_dump(),
+        max_epochs=40, patience=40, optimizer={"name": "adamw", "learning_rate": 1e-2},
     )  # fmt: skip
     fabric, fresh = trained.engine.fabric, select_rows(300, 3)
-    before = score_of(fabric, trained.network, fresh, ACCURACY, "classes")
+    before = score_of(fabric, trained.network, fresh, accuracy, "classes")
     result = trained.run()
-    assert score_of(fabric, trained.network, fresh, ACCURACY, "classes") > 0.8 > 0.7 > before
+    assert score_of(fabric, trained.network, fresh, accuracy, "classes") > 0.8 > 0.7 > before
     assert len(result.select_scores) == 40
     assert outputs_of(fabric, trained.network, fresh.inputs)[0].shape == (300, 3)

@@ -14,26 +14,26 @@ import numpy as np
 import pytest
 import torch
 
-from made_up_comparisons import blobs, design_of, quick, texts
-from margins.compare import ComparisonResult, Roles, trials
-from margins.compare.classes import class_rows
+from made_up_comparisons import bench_of, blobs, design_of, outer_value, quick, texts
+from margins.compare import ComparisonResult, Roles, TrialDone
 from margins.compare.demo import ROLES as DIGITS
 from margins.compare.demo import digits_frame, long_tail_with_wrong_labels
-from margins.compare.design import shared_recipe
-from margins.data import Frame, ReportRows, outer_folds, read_frame
-from margins.data.splits import OuterFold
+from margins.compare.folding import FoldRoles
+from margins.compare.rows import compared_rows
+from margins.data import Frame, ReportRows, outer_folds, read_frame, train_and_select
 from margins.evaluation import find_metric
 from margins.evaluation.statistics import corrected_t, holm
+from margins.training import finishing, job
 
 BANKING = Path(__file__).parents[2] / "shared" / "data" / "banking77" / "train.csv.gz"
 
 
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Every trainer that is made, in order, with what it was given and its state before the first step."""
+    """Every trainer that is made for an outer fold, in order, with what it was given and how it began."""
     made: list[Any] = []
 
-    class Spy(trials.Trainer):
+    class Spy(job.Trainer):
         def __init__(self, recipe, network, train_rows, select_rows, *, generator, **rest):
             weights = torch.cat([p.detach().flatten() for p in network.parameters()])
             self.start = weights.numpy().tobytes() + generator.get_state().numpy().tobytes()
@@ -41,7 +41,7 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             made.append(self)
             super().__init__(recipe, network, train_rows, select_rows, generator=generator, **rest)
 
-    monkeypatch.setattr(trials, "Trainer", Spy)
+    monkeypatch.setattr(job, "Trainer", Spy)
     yield made
     assert made, "vacuous: nothing was trained"
 
@@ -53,6 +53,7 @@ def scores_only(result: ComparisonResult) -> dict:
         del plain["description"][key]
     for recipe in plain["recipes"]:
         del recipe["seconds"]
+        del recipe["peak_bytes"]
     return plain
 
 
@@ -100,53 +101,64 @@ def test_the_same_call_gives_the_same_table_and_another_seed_another(result: Com
 def test_no_global_random_state_and_no_thread_setting_is_changed():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     legacy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global state that must stay untouched
-    quick(recipes=["focal"])
+    quick(candidates=["focal"])
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == legacy  # noqa: NPY002
     assert torch.get_num_threads() == threads
 
 
 def test_one_recipe_scores_the_same_whoever_else_takes_part(result: ComparisonResult):
-    alone = quick(num_repeats=2, num_seeds=2, recipes=["focal"])
+    alone = quick(num_repeats=2, num_seeds=2, candidates=["focal"])
     scores = [next(r.fold_scores for r in c.recipes if r.name == "focal") for c in (alone, result)]
     assert scores[0] == scores[1]
 
 
 def test_progress_is_told_after_every_trial():
-    told: list[tuple[int, int, str, int, int]] = []
-    quick(num_seeds=2, on_trial_done=lambda *trial: told.append(trial))
-    assert [t[0] for t in told] == list(range(1, 19))
-    assert {t[1] for t in told} == {18}
-    assert {t[2:] for t in told} == {
-        (name, fold, seed)
-        for name in ("cross_entropy", "focal", "label_smoothing")
-        for fold in range(3)
-        for seed in range(2)
-    }
+    told: list[TrialDone] = []
+    quick(num_seeds=2, on_trial_done=told.append)
+    assert [t.done for t in told] == list(range(1, 19))
+    assert {(t.total, t.from_store) for t in told} == {(18, 0)}
+    names = ("cross_entropy", "focal", "label_smoothing")
+    expected = [(name, f"outer fold {fold}") for fold in (1, 2, 3) for name in names for _ in range(2)]
+    assert [(t.recipe, t.place) for t in told] == expected
 
 
-def test_an_outer_test_fold_is_opened_once_a_trial_after_training_is_over(monkeypatch: pytest.MonkeyPatch):
+def test_an_outer_test_fold_is_opened_once_a_training_after_it_is_over(monkeypatch: pytest.MonkeyPatch):
     events: list[str] = []
     opened: list[ReportRows] = []
-    real_run, real_open = trials.Trainer.run, ReportRows.open
-    monkeypatch.setattr(
-        trials.Trainer, "run", lambda *a, **k: (real_run(*a, **k), events.append("trained"))[0]
-    )
+    real_run, real_open = job.Trainer.run, ReportRows.open
+    monkeypatch.setattr(job.Trainer, "run", lambda *a, **k: (real_run(*a, **k), events.append("trained"))[0])
     monkeypatch.setattr(
         ReportRows, "open", lambda self: (events.append("opened"), opened.append(self), real_open(self))[2]
     )
-    quick(recipes=["focal"])
-    assert events == ["trained", "opened"] * 6
+    quick(candidates=["focal"])
+    # The last training is the one that is left behind: no rows were kept to report on it.
+    assert events == ["trained", "opened"] * 6 + ["trained"]
     assert [rows.openings for rows in opened] == [1] * 6
+
+
+def test_a_search_is_handed_no_row_that_judges(trainers: list[Any], monkeypatch: pytest.MonkeyPatch):
+    opened: list[ReportRows] = []
+    real = ReportRows.open
+    monkeypatch.setattr(ReportRows, "open", lambda self: (opened.append(self), real(self))[1])
+    design = design_of(budget="3")
+    spec = design.spec(0, "search", design.candidates[0], {}, seed=1)
+    value = bench_of(design)(spec)
+    assert "test" not in value
+    assert opened == []
+    (trainer,) = trainers
+    seen = {int(i) for rows in trainer.rows for i in rows.ids}
+    assert not seen & set(design.folds[0].test.tolist())
 
 
 def test_roles_share_no_row_and_cover_the_table(trainers: list[Any]):
     frame = blobs()
-    quick(frame, roles=Roles(target="y"), recipes=["focal"])
-    folds = outer_folds(class_rows(frame, Roles(target="y")).labels, num_folds=3)
-    assert len(trainers) == 6
+    quick(frame, roles=Roles(target="y"), candidates=["focal"])
+    labels = compared_rows(frame, Roles(target="y"), report_share=0).targets.positives().columns.numpy()
+    folds = outer_folds(labels, num_folds=3)
+    assert len(trainers) == 7
     values = torch.stack([frame.floats(name) for name in "abc"], 1)
-    for first, second, fold in zip(trainers[::2], trainers[1::2], folds, strict=True):
+    for first, second, fold in zip(trainers[:6:2], trainers[1:6:2], folds, strict=True):
         train, select = (set(rows.ids.tolist()) for rows in first.rows)
         assert not train & select
         assert sorted(train | select) == fold.outside.tolist()
@@ -157,8 +169,11 @@ def test_roles_share_no_row_and_cover_the_table(trainers: list[Any]):
 
 def test_recipes_start_from_the_same_weights_and_order_and_seeds_and_folds_from_others(trainers: list[Any]):
     quick(num_seeds=2)
-    starts = [(t.start, t.seed) for t in trainers]
-    by_fold_and_seed = [set(starts[k : k + 3]) for k in range(0, 18, 3)]
+    starts = [(t.start, t.seed) for t in trainers[:18]]
+    # Of every fold: both seeds of one recipe, then of the next.
+    by_fold_and_seed = [
+        set(starts[6 * fold + seed : 6 * fold + 6 : 2]) for fold in range(3) for seed in (0, 1)
+    ]
     assert [len(found) for found in by_fold_and_seed] == [1] * 6
     assert len({start for start, _ in starts}) == len({seed for _, seed in starts}) == 6
 
@@ -167,26 +182,28 @@ def test_labels_of_a_test_fold_change_its_score_and_nothing_else(monkeypatch: py
     # If anything before the last step looked at the test fold, predictions would move with its labels.
     def predictions(flip: bool) -> np.ndarray:
         kept: list[np.ndarray] = []
-        real = trials.outputs_of
-        design = design_of(blobs(), roles=Roles(target="y"))
-        test = design.folds[0].test
+        real = finishing.outputs_of
+        design = design_of(candidates=["focal"])
         monkeypatch.setattr(
-            trials, "outputs_of", lambda *a: (found := real(*a), kept.append(found[0].numpy()))[0]
+            finishing, "outputs_of", lambda *a: (found := real(*a), kept.append(found[0].numpy()))[0]
         )
         if flip:
-            design.rows.labels[test] = (design.rows.labels[test] + 1) % 3
-        design = dataclasses.replace(design, folds=design.folds[:1])
-        scores.append([t.score for t in trials.run_trials(design)])
+            fold = design.folds[0]
+            labels = design.rows.targets.positives().columns.numpy().copy()
+            labels[fold.test] = (labels[fold.test] + 1) % 3
+            folds = [dataclasses.replace(fold, labels=labels), *design.folds[1:]]
+            design = dataclasses.replace(design, folds=folds)
+        scores.append(outer_value(design)["test"]["accuracy"])
         monkeypatch.undo()
-        return np.stack(kept)
+        return np.concatenate(kept)
 
-    scores: list[list[float]] = []
+    scores: list[float] = []
     assert np.array_equal(predictions(flip=False), predictions(flip=True))
     assert scores[0] != scores[1]
 
 
 def test_a_text_table_is_compared_end_to_end_and_learns():
-    result = quick(texts(), "auroc", recipes=["mann_whitney"], num_folds=2)
+    result = quick(texts(), "auroc", candidates=["mann_whitney"], num_folds=2)
     assert all(r.mean > 0.95 for r in result.recipes)
     assert any(s.startswith("The positive class is 'tool'") for s in result.description.protocol)
     assert any("exact copy of their input" in w for w in result.warnings)
@@ -201,14 +218,14 @@ def grouped_blobs() -> Frame:
 
 def test_rows_of_a_group_stay_in_one_role_of_every_fold(trainers: list[Any]):
     result = quick(grouped_blobs(), roles=Roles(target="y", group="user", inputs=["a", "b", "c"]))
-    for trainer in trainers:
+    for trainer in trainers[:9]:
         train, select = ({int(i) // 3 for i in rows.ids} for rows in trainer.rows)
         assert train
         assert select
         assert not train & select
         # What is in neither is the test fold: whole groups too.
         assert len(trainer.rows[0].ids) + len(trainer.rows[1].ids) == 3 * len(train | select)
-    assert len({frozenset(t.rows[0].ids.tolist()) for t in trainers}) == 3
+    assert len({frozenset(t.rows[0].ids.tolist()) for t in trainers[:9]}) == 3
     assert any("rows of one 'user' together" in s for s in result.description.protocol)
 
 
@@ -224,7 +241,7 @@ def test_row_weights_reach_the_rows_that_train_select_and_judge(
     for trainer in trainers:
         for rows in trainer.rows:
             assert torch.equal(rows.targets.row_weight, given[rows.ids])
-    outside = [set(t.rows[0].ids.tolist()) | set(t.rows[1].ids.tolist()) for t in trainers]
+    outside = [set(t.rows[0].ids.tolist()) | set(t.rows[1].ids.tolist()) for t in trainers[:9]]
     for (_, targets), seen in zip(opened, outside, strict=True):
         judged = torch.tensor(sorted(set(range(90)) - seen))
         assert torch.equal(targets.row_weight, given[judged])
@@ -247,27 +264,28 @@ def test_changes_of_the_recipe_reach_every_training_and_are_named(trainers: list
 
 
 def test_the_demo_spoils_rows_outside_the_fold_alone_long_tailed_and_a_fifth_mislabelled():
-    table = class_rows(digits_frame(), DIGITS)
+    table = compared_rows(digits_frame(), DIGITS, report_share=0)
     assert set(table.columns.inputs.values()) == {"numeric"}
     assert len(table.columns.inputs) == 64
-    fold = outer_folds(table.labels, num_folds=5)[0]
-    order = [table.classes.index(str(d)) for d in range(10)]
+    labels = table.targets.positives().columns.numpy()
+    fold = outer_folds(labels, num_folds=5)[0]
+    order = [table.names.index(str(d)) for d in range(10)]
     spoil = long_tail_with_wrong_labels(order)
-    before = table.labels.copy()
-    rows, given = spoil.change(fold.outside, table.labels[fold.outside], np.random.default_rng(0))
-    assert (table.labels == before).all()
+    before = labels.copy()
+    rows, given = spoil.change(fold.outside, labels[fold.outside], np.random.default_rng(0))
+    assert (labels == before).all()
     assert set(rows.tolist()) <= set(fold.outside.tolist())
     assert len(set(rows.tolist())) == len(rows)
-    true_counts = np.bincount(table.labels[rows], minlength=10)[order]
+    true_counts = np.bincount(labels[rows], minlength=10)[order]
     assert (np.diff(true_counts) < 0).all()
     assert true_counts[0] / true_counts[-1] == pytest.approx(20, rel=0.08)
-    assert (given != table.labels[rows]).mean() == pytest.approx(0.2, abs=0.002)
-    wrong = given[given != table.labels[rows]]
+    assert (given != labels[rows]).mean() == pytest.approx(0.2, abs=0.002)
+    wrong = given[given != labels[rows]]
     assert len(np.unique(wrong)) == 10
-    again = spoil.change(fold.outside, table.labels[fold.outside], np.random.default_rng(0))
+    again = spoil.change(fold.outside, labels[fold.outside], np.random.default_rng(0))
     assert (again[0] == rows).all()
     assert (again[1] == given).all()
-    assert np.bincount(table.labels[fold.test]).min() >= 34
+    assert np.bincount(labels[fold.test]).min() >= 34
 
 
 @pytest.mark.slow
@@ -293,17 +311,17 @@ def test_plain_cross_entropy_on_banking77_comes_within_two_points_of_tf_idf_and_
     columns = [(f.table["text"].to_list(), f.table["label"].to_list()) for f in frames]
     (train_texts, train_labels), (test_texts, _) = columns
     both = read_frame({"text": train_texts + test_texts, "label": columns[0][1] + columns[1][1]})
-    rows = class_rows(both)
     num = len(train_texts)
-    peer = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)).fit(
-        train_texts, rows.labels[:num]
-    )
-    macro_f1 = find_metric("macro_f1")
+    design = design_of(both, "macro_f1", candidates=["focal"], num_folds=2, training={})
+    labels = design.rows.targets.positives().columns.numpy()
+    peer = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)).fit(train_texts, labels[:num])
     # One "fold": the train split outside, the test split to be scored.
-    fold = OuterFold(0, 0, np.arange(num), np.arange(num, len(rows)))
-    design = design_of(both, "macro_f1", folds=[fold], training=shared_recipe(rows, "macro_f1"))
-    (trial,) = trials.run_trials(design)
-    theirs = macro_f1(peer.predict_proba(test_texts), rows.labels[num:])
+    train, select = train_and_select(labels[:num], generator=np.random.default_rng(0))
+    fold = FoldRoles(
+        name="test split", repeat=0, fold=0, train=train, select=select, test=np.arange(num, len(both))
+    )
+    value = outer_value(dataclasses.replace(design, folds=[fold]))
+    theirs = find_metric("macro_f1")(peer.predict_proba(test_texts), labels[num:])
     assert len(train_labels) == num
     assert theirs > 0.8
-    assert trial.score > theirs - 0.02
+    assert value["test"]["macro_f1"] > theirs - 0.02

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from made_up_comparisons import blob_columns, blobs, design_of, quick, texts
-from margins.compare import Roles, Spoiling, compare, folding, trials
-from margins.compare.classes import class_rows
+from made_up_comparisons import blob_columns, blobs, design_of, outer_value, quick, texts
+from margins.compare import Roles, Spoiling, TrialDone
 from margins.compare.describe import copies_across_folds
-from margins.compare.design import shared_recipe
-from margins.data import outer_folds, read_frame
+from margins.compare.inputs import InputsOf
+from margins.compare.rows import compared_rows
+from margins.data import read_frame
 from margins.encoders import HashedTextPreparation
 from margins.errors import MarginsError
 
 
 def test_defaults_follow_the_kind_of_input():
-    numbers, words = (design_of(f, roles=r).rows for f, r in ((blobs(), Roles(target="y")), (texts(), None)))
-    assert shared_recipe(numbers, "accuracy").max_epochs > shared_recipe(words, "accuracy").max_epochs
+    numbers, words = (
+        design_of(f, roles=r, training={}).training
+        for f, r in ((blobs(), Roles(target="y")), (texts(), None))
+    )
+    assert numbers.max_epochs > words.max_epochs
 
 
 def test_copies_across_folds_are_counted_and_copies_within_a_fold_are_not():
     columns = blob_columns(12)
-    rows = class_rows(read_frame(columns), Roles(target="y"))
-    folds = outer_folds(rows.labels, num_folds=2)
-    assert copies_across_folds(rows, folds) == []
-    first, second = folds[0].test[:2]
-    other = folds[1].test[np.flatnonzero(rows.labels[folds[1].test] != rows.labels[first])[0]]
+    roles = Roles(target="y")
+    design = design_of(read_frame(columns), roles=roles, num_folds=2)
+    folds = [fold.test for fold in design.folds]
+    labels = design.rows.targets.positives().columns.numpy()
+    assert copies_across_folds(design) == []
+    first, second = folds[0][:2]
+    other = folds[1][np.flatnonzero(labels[folds[1]] != labels[first])[0]]
 
     def copied(place: int) -> list[str]:
         for name in "abc":
             columns[name][place] = columns[name][first]
-        return copies_across_folds(class_rows(read_frame(columns), Roles(target="y")), folds)
+        return copies_across_folds(design_of(read_frame(columns), roles=roles, num_folds=2))
 
     assert copied(second) == []
     (sentence,) = copied(other)
-    agreeing = int(rows.labels[second] == rows.labels[other])
+    agreeing = int(labels[second] == labels[other])
     assert sentence.startswith("3 of 12 rows (25.0%) were scored while an exact copy")
     assert f"({3 - 2 * agreeing} of them with other labels only)" in sentence
 
@@ -48,12 +54,15 @@ def test_preparations_are_fitted_on_the_training_rows_of_their_fold_alone():
     frame = blobs(30, name=[f"n{i}" for i in range(30)])
     roles = Roles(target="y", inputs=["name"], kinds={"name": "categorical"})
     design = design_of(frame, roles=roles)
-    folds = folding.prepared_folds(design, folding.InputsOf(design.rows.input_frame()))
-    assert len({id(fold.preparation) for fold in folds}) == 3
-    for fold in folds:
-        (known,) = fold.preparation.vocabularies.values()
+    inputs_of = InputsOf(frame.only(["name"]))
+    for fold in design.folds:
+        problem = design.rows.problem(fold.division(with_test=True), inputs_of)
+        fitted = design.training.encoder.prepare(
+            problem.training_frame().only(["name"]), problem.columns.inputs
+        )
+        (known,) = fitted.vocabularies.values()
         assert sorted(known) == sorted(f"n{i}" for i in fold.train.tolist())
-        ids = fold.preparation(design.rows.input_frame()).categories[:, 0]
+        ids = problem.prepared(fitted).inputs.categories[:, 0]
         assert (ids > 0).nonzero()[:, 0].tolist() == fold.train.tolist()
 
 
@@ -67,30 +76,36 @@ def test_texts_are_hashed_once_for_all_folds_repeats_and_recipes(monkeypatch: py
 
     monkeypatch.setattr(HashedTextPreparation, "inputs_of", counted)
     quick(texts(), num_repeats=2)
-    assert [num for num in hashed if num] == [60]
+    # Once to check the data, once for all trials, once for the training that is left behind.
+    assert [num for num in hashed if num] == [60] * 3
 
 
 def test_rows_of_weight_zero_do_not_count_in_the_score():
     columns, is_known = blob_columns(90), np.arange(90) % 9 >= 3
     wrong = [y if known else "vwu"["uvw".index(y)] for y, known in zip(columns["y"], is_known, strict=True)]
-    # Training sees the known rows alone, so that only the score could tell.
-    known_only = Spoiling(lambda at, labels, _: (at[is_known[at]], labels[is_known[at]]), "Known rows only.")
     roles = Roles(target="y", weight="w", inputs=["a", "b", "c"])
+    # The same folds whatever the labels; training sees the known rows alone, so that only scores could tell.
+    folds = [
+        dataclasses.replace(
+            fold, train=fold.train[is_known[fold.train]], select=fold.select[is_known[fold.select]]
+        )
+        for fold in design_of().folds
+    ]
     scores: list[list[float]] = []
     for labels, weight in ((columns["y"], is_known), (wrong, is_known), (wrong, is_known | True)):
         frame = read_frame(columns | {"y": labels, "w": weight.astype(float)})
-        folds = outer_folds(np.arange(90) % 3, num_folds=3)
-        design = design_of(frame, roles=roles, folds=folds, spoiling=known_only)
-        scores.append([t.score for t in trials.run_trials(design)])
+        design = dataclasses.replace(design_of(frame, roles=roles), folds=folds)
+        scores.append([outer_value(design, place)["test"]["accuracy"] for place in range(3)])
     assert scores[0] == scores[1]
-    assert min(np.array(scores[1]) - scores[2]) > 0.1
+    assert np.mean(scores[1]) - np.mean(scores[2]) > 0.1
 
 
 @pytest.mark.parametrize("positive", ["fruit", "tool"])
 def test_the_positive_class_is_number_one_and_is_named(positive: str):
-    rows = class_rows(texts(), positive=positive)
-    assert rows.classes[1] == positive
-    assert [rows.classes[i] for i in rows.labels] == rows.frame.table["label"].to_list()
+    rows = compared_rows(texts(), positive=positive)
+    assert rows.names[1] == positive
+    labels = rows.targets.positives().columns.tolist()
+    assert [rows.names[i] for i in labels] == rows.frame.table["label"].to_list()
     result = quick(texts(), "average_precision", positive=positive, num_folds=2)
     assert result.description.protocol[-1] == f"The positive class is {positive!r}, as asked for."
     counts = list(result.description.class_counts.values())
@@ -105,18 +120,20 @@ def test_notes_of_the_data_are_warnings_and_decisions_are_in_the_protocol_and_bo
         assert not done
         told.append(sentence)
 
-    frame = blobs(same=[1.5] * 90, split=["train", "test"] * 45)
+    frame = blobs(same=[1.5] * 90, split=["train", "train", "test"] * 30)
     result = quick(
-        frame, roles=Roles(target="y"), tell=tell, on_trial_done=lambda *trial: done.append(trial[0])
+        frame, roles=Roles(target="y"), tell=tell, on_trial_done=lambda trial: done.append(trial.done)
     )
     assert done
     assert any(s.endswith("tell nothing: same.") for s in result.warnings)
-    assert any("'split' is named as one that divides rows; it was not used" in s for s in result.warnings)
     assert result.description.protocol[0].startswith("Columns: split: column 'split', by its name; target:")
+    assert result.description.num_report == 30
+    assert any(s.startswith("30 rows are kept to report (by the column 'split')") for s in told)
     of_the_data = {w for w in result.warnings if "every outer fold" not in w}
-    assert len(of_the_data) == 2
+    assert len(of_the_data) == 1
     assert of_the_data <= set(told)
     assert any(sentence.startswith("inputs:") for sentence in told)
+    assert any(sentence.startswith("3 outer folds, 3 recipes: for differences") for sentence in told)
 
 
 def test_classes_mixed_inputs_and_embeddings_are_compared_too():
@@ -134,7 +151,14 @@ def test_classes_mixed_inputs_and_embeddings_are_compared_too():
     [
         ({"metric": "acuracy"}, ("metric", "'acuracy'", "did you mean accuracy")),
         ({"metric": "ndcg@10"}, ("a metric of classes", "ndcg@10")),
-        ({"recipes": ["focl"]}, ("recipe", "did you mean focal")),
+        ({"candidates": ["focl"]}, ("candidates", "did you mean focal")),
+        ({"candidates": []}, ("candidates", "at least one to compare with cross_entropy")),
+        ({"candidates": ["binary_focal"]}, ("a recipe for classes", "'binary_focal'")),
+        ({"budget": "huge"}, ("budget", "TRIALS:PASSES", "'huge'")),
+        ({"budget": "9:8"}, ("budget", "passes for 9 trials", "8")),
+        ({"rope": -0.1}, ("rope", "not negative")),
+        ({"spread": 0.0}, ("spread", "above 0")),
+        ({"on": "procceses"}, ("on", "did you mean processes")),
         ({"num_folds": 1}, ("folds", "at least 2")),
         ({"num_folds": 31}, ("at least 31 rows in every class", "u (30), v (30), w (30)")),
         ({"num_seeds": 0}, ("seeds", "at least 1", "0")),
@@ -142,18 +166,25 @@ def test_classes_mixed_inputs_and_embeddings_are_compared_too():
         ({"seed": -1}, ("seed", "not negative")),
         ({"confidence": 1.0}, ("confidence", "(0, 1)")),
         ({"positive": "u"}, ("positive", "two classes", "3 classes")),
-        ({"training": {"objective": {"loss": "focal"}}}, ("training: objective", "recipes=")),
+        ({"training": {"objective": {"loss": "focal"}}}, ("training: objective", "candidates=")),
         ({"training": {"metric": "auroc"}}, ("training: metric", "metric=")),
         ({"training": {"seed": 3}}, ("training: seed", "seed=")),
         ({"training": {"plan": []}}, ("training: plan", "one phase")),
-        ({"training": {"task": "matches"}}, ("training: task", "classes", "'matches'")),
+        ({"training": {"task": "matches"}}, ("a metric of rankings", "accuracy")),
         ({"training": {"max_epochs": 0}}, ("max_epochs", "greater than or equal to 1")),
         ({"training": {"max_epoch": 3}}, ("max_epoch", "did you mean max_epochs")),
-        ({"training": {"draw": {"name": "class_balanced"}}, "recipes": ["logit_adjusted"]}, ("multiply",)),
+        (
+            {"training": {"draw": {"name": "class_balanced"}}, "candidates": ["logit_adjusted"]},
+            (
+                "recipe logit_adjusted: draw and objective.targets.logit_adjustment",
+                "multiply",
+                "times its share",
+            ),
+        ),
         ({"roles": Roles(target="z")}, ("target", "a column of data frame", "'z'")),
-        ({"roles": Roles(target="a")}, ("compare judges classes so far", "'a' of kind value")),
-        ({"roles": Roles(target="y", time="a")}, ("time", "the outer folds go over all rows", "'a'")),
-        ({"roles": Roles(target="y", split="a")}, ("split", "the outer folds go over all rows")),
+        ({"roles": Roles(target="a")}, ("a metric of values", "accuracy")),
+        ({"roles": Roles(target="y", time="a")}, ("time", "the outer folds are drawn at random", "'a'")),
+        ({"roles": Roles(target="y", split="a")}, ("split 'a'", "a role in every row")),
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_refused_before_any_training(asked: dict, words: tuple[str, ...]):
@@ -161,9 +192,9 @@ def test_a_comparison_that_cannot_be_made_is_refused_before_any_training(asked: 
 
 
 def assert_refused_before_training(words: tuple[str, ...], *given: Any, **asked: Any) -> None:
-    told: list[object] = []
+    told: list[TrialDone] = []
     with pytest.raises(MarginsError) as refused:
-        quick(*given, **asked, on_trial_done=lambda *trial: told.append(trial))
+        quick(*given, **asked, on_trial_done=told.append)
     for word in words:
         assert word in str(refused.value)
     assert told == []
@@ -182,12 +213,6 @@ def assert_refused_before_training(words: tuple[str, ...], *given: Any, **asked:
 def test_rows_that_some_fold_could_not_use_are_refused_before_any_training(more, roles, metric, words):
     named = Roles(**{"target": "y", "inputs": ["a", "b", "c"], **roles})
     assert_refused_before_training(words, blobs(**more), metric, roles=named)
-
-
-def test_label_sets_and_values_are_refused_by_their_kind():
-    frame = read_frame({"text": [f"word {i} here" for i in range(40)], "tags": ["a|b", "b|c"] * 20})
-    with pytest.raises(MarginsError, match="compare judges classes so far, got 'tags' of kind label_set"):
-        compare(frame, "accuracy", roles=Roles(target="tags"))
 
 
 def test_a_spoiling_that_reaches_into_the_test_fold_is_refused():

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from made_up_results import made_up_result
 from margins.compare.results import ComparisonResult
+from margins.compare.spaces import Choice, Span
 from margins.errors import MarginsError
 from margins.report import numbers, plots, write_report
 from margins.report.render import MAX_LISTED_CLASSES, render
@@ -76,10 +77,22 @@ def hostile_result() -> ComparisonResult:
         versions={HOSTILE: HOSTILE}, fingerprint=HOSTILE, started=HOSTILE,
     )  # fmt: skip
     recipes = [
-        dataclasses.replace(recipe, title=f"{place} {HOSTILE}", why=HOSTILE, settings={HOSTILE: HOSTILE})
+        dataclasses.replace(
+            recipe,
+            title=f"{place} {HOSTILE}",
+            why=HOSTILE,
+            settings={HOSTILE: HOSTILE},
+            prior=[HOSTILE],
+            space={HOSTILE: {"kind": "choice", "options": [HOSTILE]}},
+            found=[{HOSTILE: HOSTILE}],
+        )
         for place, recipe in enumerate(result.recipes)
     ]
-    return dataclasses.replace(result, recipes=recipes, answer=HOSTILE, warnings=[HOSTILE])
+    (failed,) = result.failed
+    return dataclasses.replace(
+        result, recipes=recipes, answer=HOSTILE, warnings=[HOSTILE], left_out={HOSTILE: HOSTILE},
+        failed=[dataclasses.replace(failed, title=HOSTILE, error=HOSTILE)],
+    )  # fmt: skip
 
 
 def strings(value: Any) -> list[str]:
@@ -97,7 +110,8 @@ def row_of(rows: list[RecipeRow], name: str) -> RecipeRow:
 
 def test_texts_of_the_data_never_become_elements() -> None:
     page, peaceful = Page(render(hostile_result())), Page(render(made_up_result()))
-    assert sorted(set(page.tags())) == sorted(set(peaceful.tags()))
+    # What a search found folds out, and the made-up result has none.
+    assert set(page.tags()) - {"details", "summary"} == set(peaceful.tags()) - {"details", "summary"}
     assert page.tags().count("script") == peaceful.tags().count("script") == 5
     assert not {"img", "b", "i"} & set(page.tags())
     assert page.text.count(HOSTILE) > 20  # each shown as it was written
@@ -164,7 +178,7 @@ def test_the_answer_is_the_only_heading_of_the_first_level_and_levels_never_jump
 def test_every_table_has_a_caption_and_every_plot_a_name() -> None:
     page = Page(render(made_up_result()))
     tags = page.tags()
-    assert tags.count("table") == tags.count("caption") == 3
+    assert tags.count("table") == tags.count("caption") == 4
     drawings = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
     assert len(drawings) == 3
     assert all(len(attributes["aria-label"] or "") > 30 for attributes in drawings)
@@ -215,14 +229,15 @@ def test_whiskers_end_where_the_interval_to_the_baseline_ends() -> None:
                 assert (x - down, x, x + up) == pytest.approx((d.low, d.mean, d.high))
             seen += 1
     assert seen == len(rows)
-    assert len({row.standing for row in rows}) == 4  # better, undecided, worse and the baseline all occur
+    # better, undecided, worse, practically the same and the baseline all occur
+    assert len({row.standing for row in rows}) == 5
 
 
 def test_verdicts_differ_by_shape_and_by_colour() -> None:
     figure = Page(render(made_up_result())).figures()["plot-ranking"]["wide"]
     marks = [trace["marker"] for trace in figure["data"]]
     assert (
-        len(marks) == len({mark["symbol"] for mark in marks}) == len({mark["color"] for mark in marks}) == 4
+        len(marks) == len({mark["symbol"] for mark in marks}) == len({mark["color"] for mark in marks}) == 5
     )
 
 
@@ -232,6 +247,37 @@ def test_every_fold_is_a_line_through_its_scores() -> None:
     assert [line["x"] for line in lines] == [
         [r.fold_scores[fold] for r in result.recipes] for fold in range(5)
     ]
+
+
+def test_the_page_tells_what_the_design_could_show_what_failed_and_what_the_report_rows_say() -> None:
+    result = made_up_result()
+    text = Page(render(result)).text
+    assert result.preview is not None
+    assert result.left is not None
+    assert result.preview.sentences[0] in text
+    assert "Ranking surrogate could not be trained in 3 of 10 outer folds" in text
+    assert "it is for other metrics than macro_f1" in text
+    assert numbers.signed(0.0297) in text
+    assert "opened once" in text
+    twice = dataclasses.replace(result, left=dataclasses.replace(result.left, num_openings=2))
+    assert "opened 2 times" in Page(render(twice)).text
+    for absent in ("preview", "left"):
+        assert render(dataclasses.replace(result, **{absent: None}))
+
+
+def test_searched_values_are_shown_with_their_space_fold_by_fold() -> None:
+    result = made_up_result()
+    space = {
+        "objective.settings.tau": Span(low=1.1, high=1.9).model_dump(),
+        "objective.targets.class_weight": Choice(options=("balanced", "effective_number")).model_dump(),
+        "optimizer.learning_rate": Span(low=0.25, high=4, log=True, times_default=True).model_dump(),
+    }
+    found = [{"objective.settings.tau": 1.23456, "optimizer.learning_rate": 0.5}, {}]
+    searched = dataclasses.replace(result.recipes[0], space=space, found=found, row_visits=12345)
+    result = dataclasses.replace(result, recipes=[searched, *result.recipes[1:]])
+    text = " ".join(Page(render(result)).text.split())
+    for words in ("1.23, default", "1.1 to 1.9", "balanced, effective_number", "0.25 to 4 times the default"):
+        assert words in text
 
 
 def test_for_a_metric_that_should_be_low_better_lies_on_the_left() -> None:

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from margins.compare.scheduling import TrialDone
 from margins.report.numbers import duration
 from margins.training.trainer import EpochRecord
 
@@ -23,7 +24,7 @@ PLAIN_LINES = 10
 
 
 class TrialProgress:
-    """Called after every training; remembers how many are done."""
+    """Told after every training; remembers how many are done."""
 
     def __init__(self, console: Console, bar: Progress | None) -> None:
         self._console = console
@@ -33,16 +34,24 @@ class TrialProgress:
         self.done = 0
         self.total = 0
 
-    def __call__(self, done: int, total: int, recipe: str, fold: int, seed: int) -> None:
-        """Show that `done` of `total` trainings are finished; the last was of `recipe` on `fold`."""
-        tenth_before = self.done * PLAIN_LINES // total
-        self.done, self.total = done, total
+    def __call__(self, trial: TrialDone) -> None:
+        """Show that one more training is finished."""
+        tenth_before = self.done * PLAIN_LINES // max(trial.total, 1)
+        self.done, self.total = trial.done, trial.total
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, description=recipe)
-        elif done * PLAIN_LINES // total > tenth_before:
-            left = (time.monotonic() - self._started) / done * (total - done)
-            rest = f", about {duration(left)} left" if done < total else ""
-            self._console.print(f"{done} of {total} trainings done{rest}", soft_wrap=True)
+            text = f"{trial.recipe}, {trial.place}"
+            self._bar.update(self._task, completed=trial.done, total=trial.total, description=text)
+        elif trial.done * PLAIN_LINES // trial.total > tenth_before:
+            self._console.print(
+                f"{trial.done} of {trial.total} trainings done{self._left(trial)}", soft_wrap=True
+            )
+
+    def _left(self, trial: TrialDone) -> str:
+        """The time that is left, from trainings that were not known from an earlier run."""
+        ran, left = trial.done - trial.from_store, trial.total - trial.done
+        if not ran or not left:
+            return ""
+        return f", about {duration((time.monotonic() - self._started) / ran * left)} left"
 
 
 class TrainingProgress:

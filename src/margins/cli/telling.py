@@ -1,4 +1,4 @@
-"""The end of a comparison on the terminal: a small ranking, the answer, the path of the report."""
+"""The end of a comparison on the terminal: a small ranking, the answer, where report and model lie."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from margins.compare.kept import REPORT
 from margins.compare.results import ComparisonResult
 from margins.evaluation import find_metric
 from margins.report import numbers
@@ -17,22 +18,33 @@ from margins.report.rows import RecipeRow, Standing, recipe_rows
 _STYLES: dict[Standing, str] = {
     "better": "bold blue",
     "worse": "red",
+    "practically the same": "default",
     "undecided": "dim",
     "baseline": "default",
 }
 PLAIN_WIDTH = 160
 
 
-def tell(result: ComparisonResult, report: Path) -> None:
-    """Print the ranking, the answer and where the report lies; without colour or boxes when piped."""
+def tell(result: ComparisonResult, folder: Path) -> None:
+    """Print the ranking, the answer and where things lie; without colour or boxes when piped."""
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH)
+    wrapped = not console.is_terminal
     console.print(_ranking(result, boxed=console.is_terminal))
-    console.print(Text(f"\n{result.answer}", style="bold"), soft_wrap=not console.is_terminal)
+    for failed in result.failed:
+        where = f"{failed.num_failed} of {failed.num_folds} folds"
+        console.print(
+            Text(f"{failed.title} could not be trained in {where}: {failed.error}", style="red"),
+            soft_wrap=wrapped,
+        )
+    console.print(Text(f"\n{result.answer}", style="bold"), soft_wrap=wrapped)
     for warning in result.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
-    console.print(f"\nreport: {report}", soft_wrap=True)
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=wrapped)
+    console.print(f"\nreport: {folder / REPORT}", soft_wrap=True)
+    if result.left is not None and result.left.model is not None:
+        title = next(r.title for r in result.recipes if r.name == result.left.recipe)
+        console.print(f"model: {folder / result.left.model} ({title})", soft_wrap=True)
 
 
 def _ranking(result: ComparisonResult, *, boxed: bool) -> Table:
@@ -51,7 +63,7 @@ def _ranking(result: ComparisonResult, *, boxed: bool) -> Table:
 def _cells(row: RecipeRow) -> list[Text]:
     d = row.difference
     return [
-        Text(str(row.recipe.rank)),
+        Text(row.ranks),
         Text(row.recipe.title),
         Text(numbers.score(row.recipe.mean)),
         Text(numbers.signed(d.mean) if d else ""),

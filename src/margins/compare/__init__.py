@@ -1,16 +1,26 @@
 """The main job: which training objective is best on these data, and how sure is that."""
 
-from margins.compare.design import Spoiling
-from margins.compare.results import ComparisonResult, Difference, RecipeResult, RunDescription
+from margins.compare.candidates import Candidate, read_candidates
+from margins.compare.catalogue import all_candidates, find_candidate
+from margins.compare.folding import Spoiling
+from margins.compare.results import ComparisonResult, Difference, Left, Preview, RecipeResult, RunDescription
 from margins.compare.run import compare
+from margins.compare.scheduling import TrialDone
 from margins.training.request import Roles
 
 __all__ = [
+    "Candidate",
     "ComparisonResult",
     "Difference",
+    "Left",
+    "Preview",
     "RecipeResult",
     "Roles",
     "RunDescription",
     "Spoiling",
+    "TrialDone",
+    "all_candidates",
     "compare",
+    "find_candidate",
+    "read_candidates",
 ]

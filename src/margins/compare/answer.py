@@ -9,7 +9,7 @@ from margins.evaluation import Metric
 
 
 def answer_of(result: ComparisonResult, metric: Metric) -> str:
-    """What the comparison says, in at most three sentences; "nothing beat the baseline" is a full answer.
+    """What the comparison says, in a few sentences; "nothing beat the baseline" is a full answer.
 
     Args:
         result: a comparison, its own `answer` not looked at.
@@ -19,28 +19,56 @@ def answer_of(result: ComparisonResult, metric: Metric) -> str:
     others = [r for r in result.recipes if r is not baseline]
     winners = [r for r in others if _verdict(result, r, baseline) == "better"]
     base = f"{baseline.title} ({metric.title} {baseline.mean:.4f})"
-    if winners:
-        return _won(result, winners, baseline, base, metric)
-    leads = result.recipes[0] is baseline
+    said = _won(result, winners, baseline, base, metric) if winners else _lost(result, baseline, base, metric)
+    return " ".join(part for part in (said, _confirmed(result), _withdrawn(result)) if part)
+
+
+def _lost(result: ComparisonResult, baseline: RecipeResult, base: str, metric: Metric) -> str:
+    """That nothing beat the baseline, and by how much it could be beaten at most."""
+    others = [r for r in result.recipes if r is not baseline]
     which = (
         "the next is"
-        if leads
+        if result.recipes[0] is baseline
         else "the highest mean is that of"
         if metric.higher_is_better
         else "the lowest mean is that of"
     )
+    text = (
+        f"Nothing was shown to beat {base} on these data: {which} {others[0].title}, "
+        f"{_difference(result, others[0], baseline)}."
+    )
+    same = [r for r in others if _verdict(result, r, baseline) == "practically the same"]
+    if same:
+        text += f" Practically the same, within {result.rope:g}: {_listed(same)}."
     losers = [r for r in others if _verdict(result, r, baseline) == "worse"]
-    beaten = f"It beat {_listed(losers)}. " if losers else ""
-    detectable = (
-        f"A true difference of {result.detectable_difference:.4f} between two would be found "
-        "four times in five."
-        if result.detectable_difference
+    if losers:
+        text += f" It beat {_listed(losers)}."
+    if result.detectable_difference:
+        text += (
+            f" A true difference of {result.detectable_difference:.4f} between two would be found four times "
+            "in five."
+        )
+    return text
+
+
+def _confirmed(result: ComparisonResult) -> str:
+    """What the rows kept to report say of the winner."""
+    left = result.left
+    if left is None or left.difference is None:
+        return ""
+    return (
+        f"On the rows kept to report, opened once, the difference to the baseline is "
+        f"{_signed(left.difference)} ({100 * result.confidence:g} % interval {_signed(left.low or 0.0)} to "
+        f"{_signed(left.high or 0.0)})."
+    )
+
+
+def _withdrawn(result: ComparisonResult) -> str:
+    return (
+        "Folds, repeats or seeds were changed after results had been seen, so no recipe is called better."
+        if result.looked
         else ""
     )
-    return (
-        f"Nothing was shown to beat {base} on these data: {which} {others[0].title}, "
-        f"{_difference(result, others[0], baseline)}. {beaten}{detectable}"
-    ).rstrip()
 
 
 def _won(
@@ -58,7 +86,7 @@ def _won(
     top = result.recipes[0]
     if top is not best:
         text += f" The best mean is that of {top.title} ({top.mean:.4f}), which was not shown to beat it."
-    alike = [r for r in rivals if _verdict(result, best, r) == "undecided"]
+    alike = [r for r in rivals if _verdict(result, best, r) in ("undecided", "practically the same")]
     if alike:
         text += f" These data do not tell it apart from {_listed(alike)}."
     return text

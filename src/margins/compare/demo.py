@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from margins.compare.classes import class_rows
-from margins.compare.design import Spoiling
+from margins.compare.folding import Spoiling
 from margins.compare.results import ComparisonResult
+from margins.compare.rows import compared_rows
 from margins.compare.run import compare
-from margins.compare.trials import OnTrialDone
+from margins.compare.scheduling import OnTrialDone
 from margins.data.extras import extra
 from margins.data.frame import Frame
 from margins.data.reading import read_frame
@@ -23,6 +24,11 @@ Ints = npt.NDArray[np.int64]
 LONG_TAIL = 20.0
 MISLABELLED = 0.2
 ROLES = Roles(target="digit")
+# The rules would look at the table as it is, before its training rows are spoiled.
+CANDIDATES = (
+    "cross_entropy_tuned", "logit_adjusted", "label_smoothing", "class_margins", "focal",
+    "generalized_cross_entropy", "any_f1",
+)  # fmt: skip
 
 
 def digits_frame() -> Frame:
@@ -69,26 +75,36 @@ def long_tail_with_wrong_labels(
 
 
 def run_demo(
-    *, num_folds: int = 10, num_repeats: int = 3, on_trial_done: OnTrialDone | None = None
+    *,
+    num_folds: int = 10,
+    num_repeats: int = 3,
+    out: Path | None = None,
+    on_trial_done: OnTrialDone | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ComparisonResult:
     """Compares the recipes on the spoiled digits, by macro F1.
 
     Args:
-        num_folds: outer folds; two and one repeat make a quick smoke run.
+        num_folds: outer folds; few of them and one repeat make a quick smoke run.
         num_repeats: of the division into folds.
-        on_trial_done: called after each training with (done, total, recipe, fold, seed).
+        out: folder for trials, results and the winner's model.
+        on_trial_done: told after each trial.
+        tell: told what is decided, and what the design can show.
     """
     frame = digits_frame()
-    classes = class_rows(frame, ROLES).classes
+    classes = compared_rows(frame, ROLES).names
     zero_first = [classes.index(digit) for digit in sorted(classes)]
     result = compare(
         frame,
         "macro_f1",
         roles=ROLES,
+        candidates=CANDIDATES,
         num_folds=num_folds,
         num_repeats=num_repeats,
         spoiling=long_tail_with_wrong_labels(zero_first),
+        out=out,
         on_trial_done=on_trial_done,
+        tell=tell,
     )
     return _of_images(result)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import margins
-from margins.compare.classes import ClassRows
-from margins.compare.design import SELECT_SHARE, Design
+from margins.compare.folding import SELECT_SHARE
+from margins.compare.planning import Design
+from margins.compare.rows import ComparedRows
 from margins.data.columns import Columns
 from margins.data.row_keys import row_keys
-from margins.data.splits import OuterFold
 from margins.encoders import HashedTextSettings, TabularSettings
 from margins.training import Recipe
 from margins.training.parts.optimizers import SGD
@@ -22,40 +23,33 @@ from margins.training.parts.optimizers import SGD
 _LAYERS = {1: "one hidden layer", 2: "two hidden layers", 3: "three hidden layers"}
 
 
-def protocol(
-    design: Design, *, changes: Mapping[str, Any], positive: str | None, confidence: float
-) -> list[str]:
-    """The rules of the comparison, one sentence each, all fixed before it ran.
-
-    Args:
-        design: of the comparison.
-        changes: keys of the shared recipe that were asked for.
-        positive: the class that was asked for.
-        confidence: of intervals and verdicts.
-    """
-    columns = design.rows.columns
+def protocol(design: Design) -> list[str]:
+    """The rules of the comparison, one sentence each, all fixed before it ran."""
+    columns, confidence = design.rows.columns, design.confidence
     grouped = columns.group is not None
     sentences = [
         f"Columns: {'; '.join(design.rows.decided)}.",
         _folds(design, grouped=grouped),
         f"Of the rows outside a fold {1 - SELECT_SHARE:.0%} train and {SELECT_SHARE:.0%} select, "
-        + (f"as far as whole groups of {columns.group!r} allow." if grouped else "class by class."),
+        + (f"as far as whole groups of {columns.group!r} allow." if grouped else "in balance."),
         *([design.spoiling.sentence] if design.spoiling else []),
         _training(design),
-        *([f"Set for all recipes: {', '.join(_flat(changes))}."] if changes else []),
+        *([f"Set for all recipes: {', '.join(_flat(design.changes))}."] if design.changes else []),
         *(
             [f"Rows count by their weight, {columns.weight!r}, in training and in the metric."]
             if columns.weight is not None
             else []
         ),
-        "The rows of the outer fold are scored once, when nothing is left to decide; scores of several seeds "
-        "are averaged within a fold.",
+        design.budget.sentence,
+        "The rows of an outer fold are scored when nothing is left to decide; scores of several seeds are "
+        "averaged within a fold.",
         f"Differences are paired by outer fold; {confidence:.0%} intervals and p values by the corrected "
-        "resampled t test, one pair at a time; verdicts after Holm's adjustment over all pairs at "
+        "resampled t test, one pair at a time; better and worse after Holm's adjustment over all pairs at "
         f"{1 - confidence:.2g}.",
-        "Hyperparameters of the recipes are fixed defaults; this run tunes none of them.",
+        _rope(design),
+        *_report(design),
     ]
-    return sentences + _positive(design, positive)
+    return sentences + _positive(design)
 
 
 def encoder_sentence(recipe: Recipe, columns: Columns) -> str:
@@ -83,7 +77,7 @@ def encoder_sentence(recipe: Recipe, columns: Columns) -> str:
 def versions() -> dict[str, str]:
     """Versions of what computes."""
     found = {"margins": margins.__version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "scikit-learn", "polars"):
+    for package in ("torch", "numpy", "scipy", "scikit-learn", "polars", "optuna"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -91,34 +85,66 @@ def versions() -> dict[str, str]:
     return found
 
 
-def copies_across_folds(rows: ClassRows, folds: Sequence[OuterFold]) -> list[str]:
+def copies_across_folds(design: Design) -> list[str]:
     """A sentence on rows that were scored while a copy of their inputs could be trained on."""
-    inputs = row_keys(rows.frame, rows.columns)
-    seen = np.zeros(len(rows), bool)
-    contradicted = np.zeros(len(rows), bool)
-    both = inputs * len(rows.classes) + rows.labels
-    for fold in folds:
-        copied = np.isin(inputs[fold.test], inputs[fold.outside])
-        agreeing = np.isin(both[fold.test], both[fold.outside])
+    rows = design.rows
+    inputs, targets = row_keys(rows.frame, rows.columns), _target_keys(rows)
+    seen, contradicted = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    both = inputs * (int(targets.max()) + 1) + targets
+    for fold in design.folds:
+        outside = np.setdiff1d(rows.inside, fold.test, assume_unique=True)
+        copied = np.isin(inputs[fold.test], inputs[outside])
+        agreeing = np.isin(both[fold.test], both[outside])
         seen[fold.test] |= copied
         contradicted[fold.test] |= copied & ~agreeing
     if not seen.any():
         return []
+    num = len(rows.inside)
     alike = " (but for case and spaces)" if rows.columns.inputs_of("text", "text_pair") else ""
     return [
-        f"{seen.sum()} of {len(rows)} rows ({seen.mean():.1%}) were scored while an exact copy of their "
+        f"{seen.sum()} of {num} rows ({seen.sum() / num:.1%}) were scored while an exact copy of their "
         f"input{alike} was among the rows outside the fold ({contradicted.sum()} of them with other labels "
         "only): such scores may flatter every recipe. Removing the copies gives a stricter comparison."
     ]
 
 
-def _folds(design: Design, *, grouped: bool) -> str:
-    num_repeats = 1 + max(fold.repeat for fold in design.folds)
-    together = f" with rows of one {design.rows.columns.group!r} together" if grouped else ""
-    times = "once" if num_repeats == 1 else f"repeated {num_repeats} times with new shuffles"
+def _target_keys(rows: ComparedRows) -> npt.NDArray[np.int64]:
+    """[N] equal for rows with the same target."""
+    import polars as pl
+
+    cells = rows.frame.table[rows.columns.target or ""]
+    if isinstance(cells.dtype, pl.List):
+        cells = cells.cast(pl.List(pl.String)).list.sort().list.join("\n")
+    return np.array(cells.rank("dense").fill_null(0).to_numpy(), dtype=np.int64)
+
+
+def _rope(design: Design) -> str:
+    if design.rope is None:
+        return (
+            "No size was stated below which a difference does not matter: no two recipes are called the same."
+        )
     return (
-        f"{len(design.folds) // num_repeats} stratified outer folds{together}, {times}; all recipes get the "
-        "same folds, first weights and order of rows."
+        f"Differences up to {design.rope:g} in {design.metric.title} do not matter: two recipes are called "
+        "practically the same where the posterior of the correlated t test holds 95% of its mass there."
+    )
+
+
+def _report(design: Design) -> list[str]:
+    num = len(design.rows.report)
+    if not num:
+        return ["No rows are kept to report."]
+    return [
+        f"{num} rows are kept to report: the winner and the baseline are trained again on all others and "
+        "scored there once, to confirm; they rank nothing."
+    ]
+
+
+def _folds(design: Design, *, grouped: bool) -> str:
+    together = f" with rows of one {design.rows.columns.group!r} together" if grouped else ""
+    times = "once" if design.num_repeats == 1 else f"repeated {design.num_repeats} times with new shuffles"
+    return (
+        f"{design.num_folds} stratified outer folds{together}, {times}; all recipes get the same folds, "
+        "first weights and order of rows."
     )
 
 
@@ -139,14 +165,14 @@ def _training(design: Design) -> str:
     )
 
 
-def _positive(design: Design, asked: str | None) -> list[str]:
-    if asked is not None:
-        return [f"The positive class is {asked!r}, as asked for."]
-    if design.metric.kind != "ranking":
+def _positive(design: Design) -> list[str]:
+    if design.positive is not None:
+        return [f"The positive class is {design.positive!r}, as asked for."]
+    if design.metric.kind != "ranking" or design.training.task != "classes":
         return []
-    if len(design.rows.classes) != 2:
+    if len(design.rows.names) != 2:
         return ["Each class against the rest, averaged over classes."]
-    positive, counts = design.rows.classes[1], design.rows.class_counts
+    positive, counts = design.rows.names[1], design.rows.class_counts
     if len(set(counts.values())) == 1:
         return [f"The positive class is {positive!r}, the later by name of two as frequent."]
     return [f"The positive class is {positive!r}, the rarer one."]

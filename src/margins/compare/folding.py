@@ -1,162 +1,151 @@
-"""Every outer fold made ready before anything is trained, so that what cannot be used is told at once."""
+"""The roles of rows in every outer fold, and in the training that a comparison leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from margins.compare.design import SELECT_SHARE, Design
-from margins.data.frame import Frame
-from margins.data.roles import ReportRows, RowInputs, SelectRows, TrainRows
-from margins.data.splits import OuterFold, train_and_select
-from margins.encoders import Preparation
+from margins.compare.rows import ComparedRows
+from margins.data.dividing import Division
+from margins.data.roles import class_ids
+from margins.data.splits import OuterFold, outer_folds_of, train_and_select_of
 from margins.errors import MarginsError
 from margins.targets import Targets
-from margins.training.predicting import measured
+from margins.training.predicting import unweighted
 
 Ints = npt.NDArray[np.int64]
 
+SELECT_SHARE = 0.2
+_LAST = -1
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedFold:
-    """An outer fold with its roles.
+
+@dataclass(frozen=True)
+class Spoiling:
+    """A change of the rows outside each outer test fold: an experiment on data made worse on purpose.
 
     Args:
-        train: numbers of the rows that train.
-        select: of those that choose the epoch.
-        test: of those that judge.
-        targets: of the rows of each of these three roles, as they are seen there.
-        preparation: columns to inputs, fitted on the training rows alone.
+        change: takes row numbers, their classes and a generator; gives the row numbers kept and their
+            classes.
+        sentence: what it does, for the protocol.
     """
 
+    change: Callable[[Ints, Ints, np.random.Generator], tuple[Ints, Ints]]
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldRoles:
+    """Which rows train, select and judge in one place.
+
+    Args:
+        name: of the place, for people.
+        repeat: of the division into folds; -1 for the last training, which report rows judge.
+        fold: within the repeat.
+        train: rows that train.
+        select: rows that choose epochs, hyperparameters and cuts.
+        test: rows that judge.
+        labels: [N] classes as training sees them, where they are not the rows' own.
+    """
+
+    name: str
+    repeat: int
+    fold: int
     train: Ints
     select: Ints
     test: Ints
-    targets: tuple[Targets, Targets, Targets]
-    preparation: Preparation
+    labels: Ints | None = None
 
-    def fitting(self, inputs: RowInputs) -> tuple[TrainRows, SelectRows]:
-        """The rows that train and select, from the inputs of all rows."""
-        train, select = torch.from_numpy(self.train), torch.from_numpy(self.select)
-        return (
-            TrainRows(inputs.take(train), self.targets[0], train),
-            SelectRows(inputs.take(select), self.targets[1], select),
-        )
+    @property
+    def outside(self) -> int:
+        """How many rows are not judged."""
+        return len(self.train) + len(self.select)
 
-    def report(self, inputs: RowInputs) -> ReportRows:
-        """The rows that judge, unopened."""
-        return ReportRows(inputs.take(torch.from_numpy(self.test)), self.targets[2])
+    def division(self, *, with_test: bool) -> Division:
+        """The roles; without test rows where nothing may be judged yet."""
+        test = self.test if with_test else self.test[:0]
+        return Division(self.train, self.select, test, [])
 
-
-class InputsOf:
-    """The inputs of all rows; made anew only when the preparation is another one than last time.
-
-    Args:
-        frame: all rows with the columns that a model sees.
-    """
-
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
-        self._preparation: Preparation | None = None
-        self._inputs: Any = None
-
-    def __call__(self, preparation: Preparation) -> RowInputs:
-        """The inputs as this preparation makes them."""
-        if preparation is not self._preparation:
-            self._inputs = None  # two at once may not fit
-            self._inputs, self._preparation = preparation(self._frame), preparation
-        return self._inputs
+    def digest(self) -> str:
+        """The same for the same rows in the same roles."""
+        found = hashlib.sha256()
+        for part in (self.train, self.select, self.test, self.labels):
+            found.update(b"none" if part is None else np.ascontiguousarray(part).tobytes() + b"|")
+        return found.hexdigest()
 
 
-def prepared_folds(design: Design, inputs_of: InputsOf) -> list[PreparedFold]:
-    """All outer folds of a design with roles, targets and preparations.
-
-    Preparations in the same state are one object: what fits nothing, or comes out alike, is done once for
-    all folds.
+def outer_roles(
+    rows: ComparedRows,
+    *,
+    num_folds: int,
+    num_repeats: int,
+    seed: int,
+    spoiling: Spoiling | None = None,
+) -> list[FoldRoles]:
+    """The roles of all outer folds, repeat after repeat.
 
     Raises:
-        MarginsError: rows that cannot be divided, prepared, or measured by the metric.
+        MarginsError: fewer than two folds, no repeat, or too few rows, with how many are needed.
     """
-    known: list[tuple[dict[str, Any], Preparation]] = []
-    return [_prepared(design, place, fold, known, inputs_of) for place, fold in enumerate(design.folds)]
+    folds = outer_folds_of(
+        rows.targets.take(torch.from_numpy(rows.inside)), num_folds=num_folds, num_repeats=num_repeats,
+        seed=seed, names=rows.names, groups=None if rows.groups is None else rows.groups[rows.inside],
+    )  # fmt: skip
+    return [_roles(rows, fold, seed, spoiling, num_repeats > 1) for fold in folds]
 
 
-def _prepared(
-    design: Design,
-    place: int,
-    fold: OuterFold,
-    known: list[tuple[dict[str, Any], Preparation]],
-    inputs_of: InputsOf,
-) -> PreparedFold:
-    data = design.rows
-    rows, labels, train_at, select_at = _divided(design, fold)
-    targets = (
-        data.targets(rows[train_at], labels[train_at]),
-        data.targets(rows[select_at], labels[select_at]),
-        data.targets(fold.test),
-    )
-    for name, own in zip(("select", "test"), targets[1:], strict=True):
-        _check_measurable(design, own, f"{name} rows of outer fold {place + 1}")
-    training_frame = data.input_frame().take(torch.from_numpy(rows[train_at]))
-    fitted = design.training.encoder.prepare(training_frame, data.columns.inputs)
-    preparation = _one_of(fitted, known)
-    inputs_of(preparation)
-    return PreparedFold(
-        train=rows[train_at],
-        select=rows[select_at],
-        test=fold.test,
-        targets=targets,
-        preparation=preparation,
-    )
+def last_roles(rows: ComparedRows, *, seed: int, spoiling: Spoiling | None = None) -> FoldRoles:
+    """All rows but those kept to report train and select; those judge."""
+    draws = np.random.default_rng([seed, 2**32 - 1])  # no repeat has this number
+    train, select, labels = _parted(rows, rows.inside, draws, spoiling)
+    return FoldRoles(
+        name="all rows but those kept to report", repeat=_LAST, fold=0, train=train, select=select,
+        test=rows.report, labels=labels,
+    )  # fmt: skip
 
 
-def _divided(design: Design, fold: OuterFold) -> tuple[Ints, Ints, Ints, Ints]:
-    """Rows outside the fold and their labels, spoiled if asked for; the places that train and select."""
-    draws = np.random.default_rng([design.seed, fold.repeat, fold.fold])
-    rows, labels, groups = fold.outside, design.rows.labels[fold.outside], design.rows.groups
-    if design.spoiling:
-        rows, labels = design.spoiling.change(rows, labels, draws)
-        if not set(rows.tolist()) <= set(fold.outside.tolist()):
-            raise MarginsError(
-                "spoiling", expected="rows from outside the outer test fold", received="rows of the test fold"
-            )
-    train_at, select_at = train_and_select(
-        labels, select_share=SELECT_SHARE, generator=draws, groups=None if groups is None else groups[rows]
-    )
-    return rows, labels, train_at, select_at
-
-
-def _one_of(fitted: Preparation, known: list[tuple[dict[str, Any], Preparation]]) -> Preparation:
-    """The preparation among the known ones that is in this state, or this one."""
-    state = fitted.to_data()
-    for other, preparation in known:
-        if other == state:
-            return preparation
-    known.append((state, fitted))
-    return fitted
-
-
-def _check_measurable(design: Design, targets: Targets, what: str) -> None:
-    """Refuses rows whose classes or weights leave the metric undefined, whatever is predicted."""
-    try:
-        measured(design.metric, "classes", torch.zeros(len(targets), targets.num_candidates), targets)
-    except MarginsError as error:
-        raise MarginsError(
-            what,
-            expected=f"rows on which {design.metric.name} can be measured",
-            received=f"some on which it cannot ({error})",
-            fix="ask for fewer folds, another seed or another metric",
-        ) from error
-
-
-def mean_test_to_train(folds: Sequence[OuterFold]) -> float:
-    """Rows of an outer test fold over rows outside it, on average.
+def mean_test_to_train(folds: Sequence[OuterFold] | Sequence[FoldRoles], num_inside: int) -> float:
+    """Rows of an outer test fold over all rows outside it, on average.
 
     All rows outside, also where spoiling drops some: unused rows only lessen the overlap of training rows.
     """
-    return float(np.mean([len(fold.test) / len(fold.outside) for fold in folds]))
+    return float(np.mean([len(fold.test) / (num_inside - len(fold.test)) for fold in folds]))
+
+
+def _roles(
+    rows: ComparedRows, fold: OuterFold, seed: int, spoiling: Spoiling | None, several: bool
+) -> FoldRoles:
+    draws = np.random.default_rng([seed, fold.repeat, fold.fold])
+    train, select, labels = _parted(rows, rows.inside[fold.outside], draws, spoiling)
+    return FoldRoles(
+        name=f"outer fold {fold.fold + 1}" + (f" of repeat {fold.repeat + 1}" if several else ""),
+        repeat=fold.repeat, fold=fold.fold, train=train, select=select, test=rows.inside[fold.test],
+        labels=labels,
+    )  # fmt: skip
+
+
+def _parted(
+    rows: ComparedRows, outside: Ints, draws: np.random.Generator, spoiling: Spoiling | None
+) -> tuple[Ints, Ints, Ints | None]:
+    """Rows that train and that select, and the classes they then have if they were changed."""
+    targets = unweighted(rows.targets)
+    at, labels = outside, None
+    if spoiling is not None:
+        own = np.array(class_ids(targets).numpy())
+        at, given = spoiling.change(outside, own[outside], draws)
+        if not set(at.tolist()) <= set(outside.tolist()):
+            raise MarginsError(
+                "spoiling", expected="rows from outside the outer test fold", received="rows of the test fold"
+            )
+        labels = own.copy()
+        labels[at] = given
+        targets = Targets.of_classes(torch.from_numpy(labels), len(rows.names))
+    train, select = train_and_select_of(
+        targets.take(torch.from_numpy(at)), select_share=SELECT_SHARE, generator=draws,
+        groups=None if rows.groups is None else rows.groups[at],
+    )  # fmt: skip
+    return at[train], at[select], labels

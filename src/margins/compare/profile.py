@@ -87,7 +87,7 @@ def profile(frame: Frame, roles: Roles | None = None) -> Profile:
     columns, decided = choose_columns(frame, **asdict(roles or Roles()))
     problem, odd = pose(frame, columns)
     counts = _class_counts(problem)
-    copies, contradictions = _copies(problem)
+    copies, contradictions = copies_in(frame, columns)
     sentences = [*decided, *odd, *_balance(counts, len(frame))]
     if copies:
         sentences.append(
@@ -156,12 +156,12 @@ def _balance(counts: dict[str, int], num_rows: int) -> list[str]:
     return told
 
 
-def _copies(problem: Problem) -> tuple[int, int]:
+def copies_in(frame: Frame, columns: Columns) -> tuple[int, int]:
     """Rows that repeat the inputs of an earlier row, and those of them with another target."""
     import polars as pl
 
-    keys = row_keys(problem.frame, problem.columns)
-    target = problem.frame.table[problem.columns.target or ""]
+    keys = row_keys(frame, columns)
+    target = frame.table[columns.target or ""]
     if isinstance(target.dtype, pl.List):
         target = target.list.eval(pl.element().cast(pl.String)).list.join("\x1f")
     table = pl.DataFrame({"key": keys, "target": target})

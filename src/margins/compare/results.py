@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Verdict = Literal["better", "worse", "undecided"]
+from margins.errors import MarginsError
+from margins.evaluation.verdicts import Verdict
+
+SCHEMA = 3
+_TURNED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +29,8 @@ class RunDescription:
     target: str
     metric: str
     num_rows: int
-    num_classes: int
-    class_counts: dict[str, int]  # class name -> rows, largest first
+    num_classes: int  # classes or labels; 0 where numbers are predicted
+    class_counts: dict[str, int]  # class or label -> rows, largest first
     chance_level: float | None  # the metric of the best constant guess, where that is defined
     num_folds: int
     num_repeats: int
@@ -35,7 +39,10 @@ class RunDescription:
     protocol: list[str]  # sentences: folds, roles, early stopping, corruption of the training rows, ...
     versions: dict[str, str]
     started: str  # ISO 8601, UTC
-    seconds: float
+    seconds: float  # of this call; trials that an earlier one had done are not in it
+    task: str = "classes"
+    num_report: int = 0  # rows kept to report
+    budget: str = "quick"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,25 @@ class RecipeResult:
     seed_spread: float | None  # mean standard deviation over seeds within a fold; None with one seed
     rank: int  # 1 + the number of recipes significantly better than it
     epochs: float  # mean number of epochs until the kept weights
-    seconds: float  # training time, all folds and seeds
+    seconds: float  # of all its trainings, the search among them
+    rank_low: int = 0  # the lowest place it may have: all but those significantly worse stand before it
+    row_visits: int = 0  # of its searches
+    peak_bytes: int | None = None  # the most memory a training took; None where it was not measured
+    space: dict[str, Any] = field(default_factory=dict)  # path of a key -> what the search may set it to
+    found: list[dict[str, Any]] = field(default_factory=list)  # one an outer fold: what the search set
+    prior: list[str] = field(default_factory=list)  # sentences on the class prior that its training saw
+    calibration: dict[str, Any] = field(default_factory=dict)  # of outer folds: log_loss, ece before, after
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRecipe:
+    """A recipe that could not be trained in some or all outer folds, and so was not judged."""
+
+    name: str
+    title: str
+    num_failed: int
+    num_folds: int
+    error: str  # the first one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +91,33 @@ class Difference:
     p_value: float
     p_holm: float  # adjusted over all pairs of the comparison
     verdict: Verdict  # of the first over the second
+    same: float | None = None  # posterior mass of a difference that does not matter; None without a rope
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What the design could show, said before anything was judged."""
+
+    low: float | None  # detectable at 80 % power if recipes differ in spread as two seeds do
+    high: float | None  # the same if pairing by folds gains nothing
+    how: str  # "pilot" or "stated"
+    sentences: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What the comparison leaves behind, and how the report rows judged it, once."""
+
+    recipe: str  # the one that was trained again on all rows but those kept to report
+    values: dict[str, Any]  # of its hyperparameters
+    model: str | None  # folder of the saved model, below the run's; None when nothing was written
+    num_seeds: int  # trainings of each that the report rows judged
+    scores: dict[str, float]  # recipe -> mean over seeds of the metric on the report rows
+    others: dict[str, dict[str, float]]  # recipe -> other metrics on the report rows, mean over seeds
+    difference: float | None  # of the winner and the baseline on the report rows
+    low: float | None  # 95 % interval: paired hierarchical bootstrap of seeds and rows
+    high: float | None
+    num_openings: int  # of the report rows so far, this one among them; 0 without report rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +132,14 @@ class ComparisonResult:
     detectable_difference: float  # at 80 % power for one pair, from the spread of the differences seen
     answer: str  # the sentence a user came for
     warnings: list[str]
-    schema: int = 2
+    rope: float | None = None  # differences up to this size do not matter
+    looked: bool = False  # repeats were added after results had been seen: no recipe is called better
+    preview: Preview | None = None
+    failed: list[FailedRecipe] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # recipe -> why it takes no part
+    left: Left | None = None
+    design: str = ""  # digest of all that was fixed before the run
+    schema: int = SCHEMA
 
     def difference(self, first: str, second: str) -> Difference:
         """The difference `first - second`, turned round when it is stored the other way."""
@@ -88,14 +147,9 @@ class ComparisonResult:
             if (d.first, d.second) == (first, second):
                 return d
             if (d.first, d.second) == (second, first):
-                turned: dict[Verdict, Verdict] = {
-                    "better": "worse",
-                    "worse": "better",
-                    "undecided": "undecided",
-                }
-                return Difference(
-                    first=first, second=second, mean=-d.mean, low=-d.high, high=-d.low,
-                    p_value=d.p_value, p_holm=d.p_holm, verdict=turned[d.verdict],
+                return dataclasses.replace(
+                    d, first=first, second=second, mean=-d.mean, low=-d.high, high=-d.low,
+                    verdict=_TURNED.get(d.verdict, d.verdict),
                 )  # fmt: skip
         raise KeyError((first, second))
 
@@ -110,9 +164,21 @@ class ComparisonResult:
 
     @classmethod
     def load(cls, path: Path) -> ComparisonResult:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote.
+
+        Raises:
+            MarginsError: results of another version.
+        """
         data: dict[str, Any] = json.loads(path.read_text())
+        if data.get("schema") != SCHEMA:
+            raise MarginsError(
+                str(path), expected=f"results of schema {SCHEMA}", received=str(data.get("schema")),
+                fix="read them with the version of margins that wrote them",
+            )  # fmt: skip
         data["description"] = RunDescription(**data["description"])
         data["recipes"] = [RecipeResult(**r) for r in data["recipes"]]
         data["differences"] = [Difference(**d) for d in data["differences"]]
+        data["failed"] = [FailedRecipe(**f) for f in data["failed"]]
+        data["preview"] = None if data["preview"] is None else Preview(**data["preview"])
+        data["left"] = None if data["left"] is None else Left(**data["left"])
         return cls(**data)

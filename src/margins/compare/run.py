@@ -1,32 +1,36 @@
-"""`compare`: all recipes on the same folds and seeds, judged by rules fixed before."""
+"""`compare`: all recipes on the same folds and seeds with the same budget, judged by rules fixed before."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from math import isfinite
-from statistics import fmean
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from margins.compare.answer import answer_of
-from margins.compare.classes import class_rows
-from margins.compare.describe import copies_across_folds, encoder_sentence, protocol, versions
-from margins.compare.design import Design, Spoiling, shared_recipe
-from margins.compare.folding import mean_test_to_train
+from margins.compare.bench import Bench, refuse_failed
+from margins.compare.candidates import Candidate
+from margins.compare.checks import check_design
+from margins.compare.collecting import ByFold, description_of, fold_scores, recipe_results, sorted_out
+from margins.compare.describe import copies_across_folds, protocol
+from margins.compare.designing import Rope, designed
+from margins.compare.execution import executor_for
+from margins.compare.folding import Spoiling
 from margins.compare.judge import Judgement, judge
-from margins.compare.results import ComparisonResult, RecipeResult, RunDescription
-from margins.compare.trials import OnTrialDone, Trial, run_trials
+from margins.compare.kept import ComparisonFolder
+from margins.compare.leaving import REPORT_SEEDS, refitted, reported
+from margins.compare.planning import Design
+from margins.compare.preview import PILOT_SEEDS, piloted_preview, stated_preview
+from margins.compare.results import ComparisonResult, FailedRecipe, Left, Preview
+from margins.compare.scheduling import Memory, OnTrialDone, Schedule, TrialStore
+from margins.compare.searching import Outcome, RecipeFailedError, found_in, judged_in, judged_with
+from margins.compare.store import RunStore
 from margins.data.frame import Frame
-from margins.data.splits import outer_folds
 from margins.errors import MarginsError
-from margins.evaluation import find_metric
-from margins.training import Preset, presets_for
-from margins.training.presets import BASELINE
+from margins.training.machine import Device
 from margins.training.request import Roles
 
 
@@ -35,185 +39,272 @@ def compare(
     metric: str = "macro_f1",
     *,
     roles: Roles | None = None,
-    recipes: Sequence[str] | None = None,
+    candidates: Sequence[str | Candidate] | None = None,
     num_folds: int = 5,
     num_repeats: int = 1,
     num_seeds: int = 1,
+    budget: str = "quick",
     seed: int = 0,
     confidence: float = 0.95,
+    rope: Rope = "auto",
+    spread: float | None = None,
+    report_share: float = 0.15,
     training: Mapping[str, Any] | None = None,
     positive: str | None = None,
     spoiling: Spoiling | None = None,
+    on: str = "local",
+    device: Device = "cpu",
+    out: str | Path | None = None,
+    force: bool = False,
     on_trial_done: OnTrialDone | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> ComparisonResult:
     """Trains every recipe on the same outer folds and says which is best, and how sure that is.
 
-    The same call on the same machine gives the same scores.
+    The same call on the same machine gives the same scores, also one that was killed and is made again with
+    the same folder.
 
     Args:
-        frame: the data, as `read_frame` gives them, with a target of classes.
+        frame: the data, as `read_frame` gives them, with a target.
         metric: name of the metric that judges, and that early stopping uses.
         roles: of columns, where the user says so; the rest is chosen as `choose_columns` does. Rows of a
             group stay in one fold and one role; row weights count in training and in the metric.
-        recipes: names of those that take part; by default all that are meant for the metric. The baseline,
-            plain cross-entropy, always does.
+        candidates: names of those that take part, or candidates of your own; by default those that the data
+            speak for. The plain baseline always does.
         num_folds: outer folds, at least 2; every class needs as many rows, or as many groups.
         num_repeats: of the whole division into folds. Small effects need several.
         num_seeds: trainings of a recipe on each fold; their scores are averaged.
-        seed: of folds, first weights, dropout and order of rows.
+        budget: of every recipe's search for hyperparameters inside the rows outside a fold: "quick" (none),
+            "standard", "thorough", or "TRIALS" or "TRIALS:PASSES".
+        seed: of folds, searches, first weights, dropout and order of rows.
         confidence: of intervals and verdicts.
-        training: keys of the recipe that all objectives share which are not to have their defaults, nested as
+        rope: differences up to this size do not matter, in the metric's unit; "auto" takes 0.01 for metrics
+            between 0 and 1 and none for others; None says nothing of it.
+        spread: standard deviation over folds of the difference of two recipes, if you know a bound: the
+            detectable difference is then told from it, without a pilot.
+        report_share: of the rows, kept to judge the winner and the baseline once at the end, where no column
+            says which; 0 for none.
+        training: keys of the recipe that all recipes share which are not to have their defaults, nested as
             in YAML.
         positive: of two classes the one that is looked for; without it, ranking metrics take the rarer one.
         spoiling: a change of the rows outside each outer test fold, for experiments.
-        on_trial_done: called after each training with (done, total, recipe, fold, seed).
-        tell: called with a sentence for everything that is decided or odd, before the first training.
+        on: where trials run: "local", "processes:N", "ray" or "ray:ADDRESS".
+        device: that each training uses; "auto" takes a GPU if there is one.
+        out: folder for trials, results and the winner's model; None keeps all in memory.
+        force: puts trials of other data in that folder aside.
+        on_trial_done: told after each trial.
+        tell: called with a sentence for everything that is decided or odd, and for what the design can show,
+            before the first recipe is judged.
 
     Returns:
         scores, differences, verdicts and the answer in words.
 
     Raises:
         MarginsError: before any training: columns, a metric, recipe or positive class that cannot be used,
-            too few folds or seeds, classes with too few rows or groups.
+            too few rows, folds or seeds, parts that correct the class prior twice, a folder of other data.
+            Later: the baseline cannot be trained.
 
     Example:
+        >>> import numpy as np
         >>> from margins.data.reading import read_frame
         >>> sizes = np.random.default_rng(0).normal(size=60)
         >>> frame = read_frame({"size": sizes, "label": ["big" if size > 0 else "small" for size in sizes]})
-        >>> result = compare(frame, recipes=["focal"], num_folds=3, training={"max_epochs": 2})
+        >>> result = compare(frame, candidates=["focal"], num_folds=3, training={"max_epochs": 2})
         >>> result.baseline, len(result.recipes), len(result.differences)
         ('cross_entropy', 2, 1)
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
-    measure = find_metric(metric, task="classes")
-    _check_design(num_seeds, seed, confidence)
-    rows = class_rows(frame, roles, positive=positive)
-    folds = outer_folds(
-        rows.labels, num_folds=num_folds, num_repeats=num_repeats, seed=seed, classes=rows.classes,
-        groups=rows.groups,
+    design = designed(
+        frame, metric, roles=roles, candidates=candidates, num_folds=num_folds, num_repeats=num_repeats,
+        num_seeds=num_seeds, budget=budget, seed=seed, confidence=confidence, rope=rope,
+        report_share=report_share, training=training, positive=positive, spoiling=spoiling,
     )  # fmt: skip
-    design = Design(
-        rows=rows,
-        folds=folds,
-        recipes=presets_for(measure, recipes),
-        num_seeds=num_seeds,
-        seed=seed,
-        metric=measure,
-        training=shared_recipe(rows, metric, training),
-        spoiling=spoiling,
-    )
-    for recipe in design.recipes:
-        design.training.changed(objective=recipe.objective)  # what does not go together is told now
-    rules = protocol(design, changes=training or {}, positive=positive, confidence=confidence)
-    trials = run_trials(design, on_trial_done, lambda: _tell([*rows.decided, *rows.notes], tell))
-    result = _result(design, trials, rules, started, num_repeats=num_repeats, confidence=confidence)
-    description = replace(result.description, seconds=time.perf_counter() - clock)
-    return replace(result, description=description, answer=answer_of(result, measure))
+    if spread is not None and not 0 < spread < float("inf"):
+        raise MarginsError("spread", expected="a number above 0", received=str(spread))
+    folder = None if out is None else ComparisonFolder(Path(out))
+    say = tell or (lambda _: None)
+    prior = check_design(design)
+    for sentence in _told_first(design, prior):
+        say(sentence)
+    with _opened(design, folder, force=force) as (store, looked):
+        known = None if folder is None else folder.finished(design.digest)
+        if known is not None:
+            say("These results were here already; nothing was trained again.")
+            return known
+        clock = _Clock()
+        bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
+        with executor_for(on, bench) as executor:
+            names = [roles.name for roles in design.places]
+            course = _Course(design, store, Schedule(store, executor, names, on_trial_done))
+            preview = course.preview(spread)
+            for sentence in preview.sentences:
+                say(sentence)
+            judged, failed = sorted_out(design, course.judged())
+            judgement = _judgement(design, judged, looked=looked)
+            left = course.leave(judgement, device=device, folder=None if folder is None else folder.path)
+        result = _result(design, clock, judged, failed, judgement, prior)
+        result = replace(result, preview=preview, left=left, looked=looked)
+        result = replace(result, answer=answer_of(result, design.metric))
+        if folder is not None:
+            folder.save(result)
+        _record_look(design, store)
+    return result
+
+
+class _Clock:
+    """When it began, and how long ago."""
+
+    def __init__(self) -> None:
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def _told_first(design: Design, prior: Mapping[str, list[str]]) -> list[str]:
+    """What a user should know before anything is trained."""
+    return [
+        *design.rows.decided, *design.rows.notes,
+        *(f"{candidate.name}: {candidate.why}" for candidate in design.candidates),
+        *(f"{name}: {sentences[0]}" for name, sentences in prior.items()),
+    ]  # fmt: skip
+
+
+def _judgement(design: Design, judged: ByFold, *, looked: bool) -> Judgement:
+    return judge(
+        fold_scores(design, judged), metric=design.metric, test_to_train=design.test_to_train,
+        rope=design.rope, confidence=design.confidence, looked=looked,
+    )  # fmt: skip
 
 
 def _result(
     design: Design,
-    trials: Sequence[Trial],
-    rules: list[str],
-    started: datetime,
-    *,
-    num_repeats: int,
-    confidence: float,
+    clock: _Clock,
+    judged: ByFold,
+    failed: list[FailedRecipe],
+    judgement: Judgement,
+    prior: Mapping[str, list[str]],
 ) -> ComparisonResult:
     """All that follows from the scores, but for the answer in words."""
-    rows, folds = design.rows, design.folds
-    by_fold = {recipe.name: _fold_scores(trials, recipe.name, len(folds)) for recipe in design.recipes}
-    judgement = judge(
-        by_fold, metric=design.metric, test_to_train=mean_test_to_train(folds), confidence=confidence
-    )
+    rules = protocol(design)
     return ComparisonResult(
-        description=_description(design, rules, started, num_repeats=num_repeats),
-        recipes=_recipe_results(design.recipes, trials, judgement, len(folds)),
+        description=description_of(design, rules, started=clock.started, seconds=clock.seconds),
+        recipes=recipe_results(design, judged, judgement, prior),
         differences=judgement.differences,
-        baseline=BASELINE,
-        confidence=confidence,
+        baseline=design.baseline.name,
+        confidence=design.confidence,
         detectable_difference=judgement.detectable_difference,
         answer="",
-        warnings=[*rows.notes, *copies_across_folds(rows, folds), *judgement.warnings],
+        warnings=[*design.rows.notes, *copies_across_folds(design), *judgement.warnings],
+        rope=design.rope,
+        failed=failed,
+        left_out=dict(design.left_out),
+        design=design.digest,
     )
 
 
-def _tell(sentences: Sequence[str], tell: Callable[[str], None] | None) -> None:
-    for sentence in sentences:
-        if tell:
-            tell(sentence)
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """The parts of a comparison that train."""
 
+    design: Design
+    store: TrialStore
+    schedule: Schedule
 
-def _check_design(num_seeds: int, seed: int, confidence: float) -> None:
-    if num_seeds < 1:
-        raise MarginsError("seeds", expected="at least 1", received=str(num_seeds))
-    if seed < 0:
-        raise MarginsError("seed", expected="a number that is not negative", received=str(seed))
-    if not 0 < confidence < 1:
-        raise MarginsError("confidence", expected="a number in (0, 1)", received=str(confidence))
-
-
-def _fold_scores(trials: Sequence[Trial], recipe: str, num_folds: int) -> npt.NDArray[np.float64]:
-    """[J] scores, averaged over the seeds of each fold."""
-    of_folds = [
-        [t.score for t in trials if t.recipe == recipe and t.fold == fold] for fold in range(num_folds)
-    ]
-    return np.array([fmean(scores) for scores in of_folds], np.float64)
-
-
-def _recipe_results(
-    recipes: Sequence[Preset], trials: Sequence[Trial], judgement: Judgement, num_folds: int
-) -> list[RecipeResult]:
-    by_name = {recipe.name: recipe for recipe in recipes}
-    results: list[RecipeResult] = []
-    for name in judgement.order:
-        own = [t for t in trials if t.recipe == name]
-        scores = _fold_scores(trials, name, num_folds)
-        results.append(
-            RecipeResult(
-                name=name,
-                title=by_name[name].title,
-                why=by_name[name].why,
-                settings=by_name[name].settings,
-                fold_scores=scores.tolist(),
-                mean=float(scores.mean()),
-                seed_spread=_seed_spread(own, num_folds),
-                rank=judgement.ranks[name],
-                epochs=float(np.mean([t.epoch for t in own])),
-                seconds=sum(t.seconds for t in own),
-            )
+    def preview(self, spread: float | None) -> Preview:
+        """What the design can show, told before anything is judged."""
+        design = self.design
+        if spread is not None:
+            return stated_preview(design, spread)
+        seeds = range(1, PILOT_SEEDS + 1)
+        found = self.schedule.run(
+            {
+                fold: (judged_with(design, fold, design.baseline, {}, seeds=seeds), PILOT_SEEDS)
+                for fold in range(design.num_folds)
+            }
         )
-    return results
+        scores: list[list[float]] = []
+        for fold in range(design.num_folds):
+            outcomes: list[Outcome] | RecipeFailedError = found[fold]
+            if isinstance(outcomes, RecipeFailedError):
+                raise refuse_failed(f"recipe {design.baseline.name}", str(outcomes))
+            scores.append([float((o.value or {})["test"][design.metric.name]) for o in outcomes])
+        return piloted_preview(design, scores)
+
+    def judged(self) -> dict[Any, Any]:
+        """Every recipe on every fold: searched, trained and judged, or why it could not be."""
+        design = self.design
+        num = design.budget.num_trainings(design.num_seeds)
+        return self.schedule.run(
+            {
+                (candidate.name, fold): (judged_in(design, fold, candidate), num)
+                for fold in range(len(design.folds))
+                for candidate in design.candidates
+            }
+        )
+
+    def leave(self, judgement: Judgement, *, device: Device, folder: Path | None) -> Left:
+        """The winner and the baseline, searched and trained on all rows but those kept to report."""
+        design, place = self.design, len(self.design.folds)
+        by_name = {c.name: c for c in design.candidates}
+        winner = by_name[_winner_of(judgement, design.baseline.name)]
+        both = dict.fromkeys([winner.name, design.baseline.name])
+        num = design.budget.num_trainings(0)
+        values = self.schedule.run({name: (found_in(design, place, by_name[name]), num) for name in both})
+        for name, found in values.items():
+            if isinstance(found, RecipeFailedError):
+                raise refuse_failed(f"recipe {name}, on all rows but those kept to report", str(found))
+        num_seeds = REPORT_SEEDS if len(design.rows.report) else 1
+        refits = {
+            name: refitted(
+                design, by_name[name], values[name], num_seeds=num_seeds, device=device, folder=folder
+            )
+            for name in both
+        }  # fmt: skip
+        return reported(
+            design, refits[winner.name], refits[design.baseline.name], folder=folder,
+            num_openings=self._opened(" and ".join(both)),
+        )  # fmt: skip
+
+    def _opened(self, what: str) -> int:
+        """Counts an opening of the report rows, before it happens."""
+        if not len(self.design.rows.report):
+            return 0
+        return self.store.open_report(what) if isinstance(self.store, RunStore) else 1
 
 
-def _seed_spread(trials: Sequence[Trial], num_folds: int) -> float | None:
-    if len(trials) == num_folds:
-        return None
-    of_folds = [[t.score for t in trials if t.fold == fold] for fold in range(num_folds)]
-    return float(np.mean([np.std(scores, ddof=1) for scores in of_folds]))
+@contextmanager
+def _opened(
+    design: Design, folder: ComparisonFolder | None, *, force: bool
+) -> Generator[tuple[TrialStore, bool]]:
+    """The store, and whether results that rest on other folds, repeats or seeds were shown before."""
+    if folder is None:
+        yield Memory(), False
+        return
+    folder.check()
+    with RunStore.open(folder.store, design=design.to_data(), force=force) as store:
+        store.forget_failed()
+        own = _evidence(design)
+        yield store, any(look.what["family"] == own["family"] and look.what != own for look in store.looks())
 
 
-def _description(design: Design, rules: list[str], started: datetime, *, num_repeats: int) -> RunDescription:
-    rows = design.rows
-    chance = design.metric.chance(rows.shares)
-    return RunDescription(
-        source=rows.frame.source,
-        fingerprint=rows.frame.fingerprint,
-        kind=", ".join(dict.fromkeys(rows.columns.inputs.values())),
-        inputs=list(rows.columns.inputs),
-        target=rows.columns.target or "",
-        metric=design.metric.name,
-        num_rows=len(rows),
-        num_classes=len(rows.classes),
-        class_counts=rows.class_counts,
-        chance_level=chance if isfinite(chance) else None,
-        num_folds=len(design.folds) // num_repeats,
-        num_repeats=num_repeats,
-        num_seeds=design.num_seeds,
-        encoder=encoder_sentence(design.training, rows.columns),
-        protocol=rules,
-        versions=versions(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=0.0,
-    )
+def _record_look(design: Design, store: TrialStore) -> None:
+    if isinstance(store, RunStore):
+        store.looked(store.design or "", _evidence(design))
+
+
+def _evidence(design: Design) -> dict[str, Any]:
+    return {
+        "family": design.family(), "num_folds": design.num_folds, "num_repeats": design.num_repeats,
+        "num_seeds": design.num_seeds,
+    }  # fmt: skip
+
+
+def _winner_of(judgement: Judgement, baseline: str) -> str:
+    """The recipe of the best mean among those that are better than the baseline; else the baseline."""
+    for name in judgement.order:
+        for d in judgement.differences:
+            if (d.first, d.second, d.verdict) == (name, baseline, "better"):
+                return name
+    return baseline

@@ -12,8 +12,9 @@ from margins.data.columns import Columns
 from margins.data.extras import extra
 from margins.data.frame import Frame
 from margins.data.row_names import named_rows, true_rows
-from margins.data.strata import ClassStrata, by_groups
+from margins.data.strata import ClassStrata, Strata, by_groups, strata_of
 from margins.errors import MarginsError
+from margins.targets import Targets
 
 Ints = npt.NDArray[np.int64]
 
@@ -82,12 +83,7 @@ def outer_folds(
         >>> [len(f.test) for f in folds]
         [2, 2, 2]
     """
-    if num_folds < 2:
-        raise MarginsError(
-            "folds", expected="at least 2", received=str(num_folds), fix="5 or 10 folds are usual"
-        )
-    if num_repeats < 1:
-        raise MarginsError("repeats", expected="at least 1", received=str(num_repeats))
+    _check_numbers(num_folds, num_repeats)
     _check_class_sizes(labels, num_folds, classes, groups)
     folds: list[OuterFold] = []
     for repeat in range(num_repeats):
@@ -99,6 +95,88 @@ def outer_folds(
     if groups is not None:
         _check_classes_outside(labels, folds)
     return folds
+
+
+def outer_folds_of(
+    targets: Targets,
+    *,
+    num_folds: int,
+    num_repeats: int = 1,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    groups: Ints | None = None,
+) -> list[OuterFold]:
+    """Outer folds of any targets: classes stratified, label sets iteratively so, values by quantiles.
+
+    Args:
+        targets: [N] of all rows.
+        num_folds: at least 2.
+        num_repeats: at least 1.
+        seed: of the shuffle.
+        names: of classes, for messages.
+        groups: [N] rows of one number stay in one fold.
+
+    Raises:
+        MarginsError: as `outer_folds`; of label sets and values, fewer rows (or groups) than folds.
+
+    Example:
+        >>> import torch
+        >>> sets = (torch.tensor([0, 1, 3, 3, 4, 6, 6]), torch.tensor([0, 0, 1, 1, 0, 1]))
+        >>> folds = outer_folds_of(Targets.of_label_sets(sets, 2), num_folds=3)
+        >>> [len(f.test) for f in folds]
+        [2, 2, 2]
+    """
+    strata = strata_of(targets, len(targets))
+    if targets.storage.has_positives and targets.has_one_positive and isinstance(strata, ClassStrata):
+        return outer_folds(
+            strata.ids, num_folds=num_folds, num_repeats=num_repeats, seed=seed, classes=names, groups=groups
+        )
+    _check_numbers(num_folds, num_repeats)
+    units, what = (len(targets), "rows") if groups is None else (len(np.unique(groups)), "groups")
+    if units < 2 * num_folds:
+        raise MarginsError(
+            what, expected=f"at least {2 * num_folds}, two for each of {num_folds} outer folds",
+            received=str(units), fix=f"ask for at most {units // 2} folds" if units >= 4 else "add rows",
+        )  # fmt: skip
+    folds: list[OuterFold] = []
+    for repeat in range(num_repeats):
+        fold_of = _dealt_to_folds(strata, num_folds, np.random.default_rng([seed, repeat]), groups)
+        for fold in range(num_folds):
+            folds.append(
+                OuterFold(repeat, fold, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+            )
+    return folds
+
+
+def train_and_select_of(
+    targets: Targets, *, select_share: float = 0.2, generator: np.random.Generator, groups: Ints | None = None
+) -> tuple[Ints, Ints]:
+    """Places among rows of any targets for training and for selection; classes as `train_and_select`.
+
+    Raises:
+        MarginsError: a share out of range, or rows that cannot be divided so.
+
+    Example:
+        >>> import torch
+        >>> values = Targets.of_values(torch.linspace(0, 1, 20))
+        >>> train, select = train_and_select_of(values, generator=np.random.default_rng(0))
+        >>> len(train), len(select)
+        (16, 4)
+    """
+    strata = strata_of(targets, len(targets))
+    if isinstance(strata, ClassStrata) and targets.storage.has_positives:
+        return train_and_select(strata.ids, select_share=select_share, generator=generator, groups=groups)
+    shares = (1 - select_share, select_share, 0.0)
+    drawn = (
+        strata.drawn(shares, generator) if groups is None else by_groups(groups, strata, shares, generator)
+    )
+    train, select = np.flatnonzero(drawn == 0), np.flatnonzero(drawn == 1)
+    if not (len(train) and len(select)):
+        raise MarginsError(
+            "rows outside the outer fold", expected="some to train on and some to select on",
+            received=f"{len(train)} and {len(select)}", fix="use fewer folds or more rows",
+        )  # fmt: skip
+    return train, select
 
 
 def train_and_select(
@@ -149,6 +227,31 @@ def train_and_select(
             fix=f"use more folds or more {rows}",
         )
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _check_numbers(num_folds: int, num_repeats: int) -> None:
+    if num_folds < 2:
+        raise MarginsError(
+            "folds", expected="at least 2", received=str(num_folds), fix="5 or 10 folds are usual"
+        )
+    if num_repeats < 1:
+        raise MarginsError("repeats", expected="at least 1", received=str(num_repeats))
+
+
+def _dealt_to_folds(
+    strata: Strata, num_folds: int, generator: np.random.Generator, groups: Ints | None
+) -> Ints:
+    """[N] the fold of each row, in balance."""
+    shares = (1 / num_folds,) * num_folds
+    if groups is not None:
+        return by_groups(groups, strata, shares, generator)
+    if not isinstance(strata, ClassStrata):
+        return strata.drawn(shares, generator)
+    # One stratum after the other, each in random order: neighbours go to different folds.
+    order = np.lexsort((generator.random(strata.num_rows), strata.ids))
+    fold_of = np.empty(strata.num_rows, dtype=np.int64)
+    fold_of[order] = np.arange(strata.num_rows) % num_folds
+    return fold_of
 
 
 def _divided(labels: Ints, groups: Ints | None, num_folds: int, shuffle: int) -> list[tuple[Ints, Ints]]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from margins.targets import Targets
 
 Ints = npt.NDArray[np.int64]
-Shares = tuple[float, float, float]
+Shares = tuple[float, ...]
+"""What each role is to have of all rows; a division into roles has three, one into folds as many."""
 _NUM_QUANTILES = 10
 
 
@@ -32,7 +33,7 @@ class Strata(ABC):
 
     @abstractmethod
     def drawn(self, shares: Shares, generator: np.random.Generator) -> Ints:
-        """The role of each row, 0, 1 or 2, drawn at random in balance."""
+        """The number of the role of each row, drawn at random in balance."""
 
     @abstractmethod
     def entries(self) -> tuple[Ints, Ints]:
@@ -83,7 +84,10 @@ class ClassStrata(Strata):
         return np.arange(len(self.ids), dtype=np.int64), self.ids
 
     def drawn(self, shares: Shares, generator: np.random.Generator) -> Ints:
-        """Each class gives its share to select and report, and keeps at least one row to train."""
+        """Each class gives its share to select and report, and keeps at least one row to train.
+
+        Three roles only: folds of classes are drawn by scikit-learn.
+        """
         counts = np.bincount(self.ids, minlength=self.num)
         report = _apportioned(counts, shares[2], np.maximum(counts - 1, 0), generator)
         select = _apportioned(counts, shares[1], np.maximum(counts - 1 - report, 0), generator)
@@ -135,24 +139,25 @@ class LabelStrata(Strata):
         by_label = self.entries()[0][np.argsort(self.labels, kind="stable")]
         left = np.bincount(self.labels, minlength=self.num)
         starts = np.concatenate([[0], np.cumsum(left)])
-        lacks = np.outer(shares, left)  # [3, labels]
+        num_roles = len(shares)
+        lacks = np.outer(shares, left)  # [roles, labels]
         total = np.array(shares) * self.num_rows
         roles = np.full(self.num_rows, -1, dtype=np.int64)
         while left.any():
             label = int(np.where(left > 0, left, np.iinfo(np.int64).max).argmin())
             mine = by_label[starts[label] : starts[label + 1]]
             mine = generator.permutation(mine[roles[mine] < 0])
-            dealt = np.repeat(np.arange(3), _dealt(lacks[:, label], total, len(mine), generator))
+            dealt = np.repeat(np.arange(num_roles), _dealt(lacks[:, label], total, len(mine), generator))
             roles[mine] = dealt
             places, counts = _spans(self.offsets, mine)
             given = np.bincount(
-                np.repeat(dealt, counts) * self.num + self.labels[places], minlength=3 * self.num
-            ).reshape(3, self.num)
+                np.repeat(dealt, counts) * self.num + self.labels[places], minlength=num_roles * self.num
+            ).reshape(num_roles, self.num)
             lacks -= given
             left -= given.sum(0)
-            total -= np.bincount(dealt, minlength=3)
+            total -= np.bincount(dealt, minlength=num_roles)
         bare = generator.permutation(np.flatnonzero(roles < 0))
-        roles[bare] = np.repeat(np.arange(3), _dealt(total, total, len(bare), generator))
+        roles[bare] = np.repeat(np.arange(num_roles), _dealt(total, total, len(bare), generator))
         return roles
 
 
@@ -214,7 +219,7 @@ def _fill_empty(role_of: Ints, sizes: Ints, is_open: npt.NDArray[np.bool_]) -> N
     """A role that came out empty gets the smallest group of the role with the most groups."""
     present = sizes > 0
     for role in np.flatnonzero(is_open):
-        num = np.bincount(role_of[present], minlength=3)
+        num = np.bincount(role_of[present], minlength=len(is_open))
         if num[role] == 0 and num.max() > 1:
             donors = np.flatnonzero(present & (role_of == num.argmax()))
             role_of[donors[sizes[donors].argmin()]] = role
@@ -250,9 +255,11 @@ def _dealt(
     """
     # Role r's k-th row has claim lack[r] - k; the largest claims win.
     claims = lack[:, None] - np.arange(num)
-    ties = np.broadcast_to((np.argsort(np.argsort(total)) + generator.random(3) * 0.5)[:, None], claims.shape)
+    ties = np.broadcast_to(
+        (np.argsort(np.argsort(total)) + generator.random(len(lack)) * 0.5)[:, None], claims.shape
+    )
     chosen = np.lexsort((-ties.ravel(), -np.round(claims, 9).ravel()))[:num]
-    return np.bincount(chosen // max(num, 1), minlength=3)
+    return np.bincount(chosen // max(num, 1), minlength=len(lack))
 
 
 def _spans(offsets: Ints, rows: Ints) -> tuple[Ints, Ints]:

@@ -23,12 +23,14 @@ Width = Literal["wide", "narrow"]
 COLOURS: dict[Standing, str] = {
     "better": "#0072b2",
     "worse": "#c2410c",
+    "practically the same": "#00785a",
     "undecided": "#6b7280",
     "baseline": "#1f2328",
 }
 SYMBOLS: dict[Standing, str] = {
     "better": "triangle-up",
     "worse": "triangle-down",
+    "practically the same": "square-open",
     "undecided": "circle-open",
     "baseline": "diamond",
 }
@@ -74,7 +76,7 @@ def ranking_plot(rows: Sequence[RecipeRow], *, metric: Metric, baseline: str, co
 
     def draw(width: Width) -> go.Figure:
         figure = go.Figure()
-        for standing in ("better", "undecided", "worse", "baseline"):
+        for standing in WORDS:
             shown = [(place, row) for place, row in enumerate(rows) if row.standing == standing]
             if shown:
                 figure.add_trace(_whiskers(standing, shown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,14 @@ def _contents(result: ComparisonResult) -> dict[str, Any]:
         "words": rows.WORDS,
         "pairs": rows.pair_rows(result),
         "baseline_title": baseline,
+        "settings_of": {row.recipe.name: rows.setting_rows(row.recipe) for row in recipes},
+        "title_of": partial(rows.title_of, result),
+        "metric_title": lambda name: find_metric(name).title,
         "listed_classes": list(counts.items())[:MAX_LISTED_CLASSES],
         "plots": {
             "ranking": _figures(ranking),
             "folds": _figures(plots.folds_plot(recipes, metric=metric)),
-            "classes": _figures(plots.classes_plot(counts)),
+            **({"classes": _figures(plots.classes_plot(counts))} if counts else {}),
         },
         "css": _own_file("report.css"),
         "script": _own_file("report.js"),

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from margins.compare.results import ComparisonResult, Difference, RecipeResult
 from margins.report.numbers import unbroken
 
-Standing = Literal["baseline", "better", "worse", "undecided"]
+Standing = Literal["baseline", "better", "worse", "practically the same", "undecided"]
 
 WORDS: dict[Standing, str] = {
     "baseline": "baseline",
     "better": "better",
     "worse": "worse",
+    "practically the same": "practically the same",
     "undecided": "undecided",
 }
-SIGNS: dict[Standing, str] = {"baseline": "◆", "better": "▲", "worse": "▼", "undecided": "○"}
+SIGNS: dict[Standing, str] = {
+    "baseline": "◆", "better": "▲", "worse": "▼", "practically the same": "□", "undecided": "○",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,12 @@ class RecipeRow:
         return SIGNS[self.standing]
 
     @property
+    def ranks(self) -> str:
+        """The rank, with the places that it may have."""
+        first, last = self.recipe.rank, self.recipe.rank_low
+        return f"{first}\u2013{last}" if last > first else str(first)
+
+    @property
     def settings(self) -> str:
         """The hyperparameters on one line."""
         pairs = self.recipe.settings.items()
@@ -64,9 +73,17 @@ class PairRow:
     @property
     def words(self) -> str:
         """The verdict in words, told of the first."""
-        if self.difference.verdict == "undecided":
-            return "undecided"
-        return f"first is {self.difference.verdict}"
+        verdict = self.difference.verdict
+        return f"first is {verdict}" if verdict in ("better", "worse") else verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingRow:
+    """A hyperparameter that a search set: what it could be, and the values found, fold by fold."""
+
+    path: str
+    space: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -109,3 +126,30 @@ def pair_rows(result: ComparisonResult) -> list[PairRow]:
 def baseline_title(result: ComparisonResult) -> str:
     """Return the title of the recipe that the others are compared with."""
     return next(recipe.title for recipe in result.recipes if recipe.name == result.baseline)
+
+
+def setting_rows(recipe: RecipeResult) -> list[SettingRow]:
+    """What the searches of a recipe could set, and what they found; defaults are named as such."""
+    return [
+        SettingRow(
+            path=path, space=_space(dimension),
+            found=", ".join(_value(values[path]) if path in values else "default" for values in recipe.found),
+        )
+        for path, dimension in recipe.space.items()
+    ]  # fmt: skip
+
+
+def title_of(result: ComparisonResult, name: str) -> str:
+    """Return the title of a recipe."""
+    return next((recipe.title for recipe in result.recipes if recipe.name == name), name)
+
+
+def _space(dimension: dict[str, Any]) -> str:
+    if dimension["kind"] == "choice":
+        return ", ".join(map(str, dimension["options"]))
+    times = " times the default" if dimension["times_default"] else ""
+    return f"{dimension['low']:g} to {dimension['high']:g}{times}{', in ratios' if dimension['log'] else ''}"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

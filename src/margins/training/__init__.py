@@ -3,7 +3,6 @@
 from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.objective_settings import ObjectiveSettings, TargetSettings
-from margins.training.presets import Preset, all_presets, find_preset, presets_for
 from margins.training.recipe import Recipe
 from margins.training.trainer import EpochRecord, Fitted, Trainer, Watcher
 
@@ -13,12 +12,8 @@ __all__ = [
     "Network",
     "Objective",
     "ObjectiveSettings",
-    "Preset",
     "Recipe",
     "TargetSettings",
     "Trainer",
     "Watcher",
-    "all_presets",
-    "find_preset",
-    "presets_for",
 ]

@@ -50,7 +50,7 @@ def default_recipe(
     if not isinstance(task, str) or task not in _LOSSES:
         raise MarginsError("task", expected=f"one of {', '.join(_LOSSES)}", received=repr(task))
     encoder = {"encoder": default_encoder(columns.inputs).model_dump()}
-    chosen = _laid_over(encoder, {key: value for key, value in given.items() if key == "encoder"})["encoder"]
+    chosen = over(encoder, {key: value for key, value in given.items() if key == "encoder"})["encoder"]
     start: dict[str, Any] = {
         "task": task,
         **encoder,
@@ -62,7 +62,7 @@ def default_recipe(
         start |= {"head": {"name": "projection"}, "draw": {"name": "several_per_class"}}
     # Written out in full first, so that a change of a part need not name its kind.
     plain = validated(Recipe, start, what="recipe").model_dump()
-    return validated(Recipe, _laid_over(plain, given), what="recipe")
+    return validated(Recipe, over(plain, given), what="recipe")
 
 
 def _pace(encoder: Mapping[str, Any], task: str, kinds: set[InputKind], num_rows: int) -> dict[str, Any]:
@@ -90,14 +90,14 @@ def _paced(max_epochs: int, patience: int | None, schedule: str, **optimizer: An
     }  # fmt: skip
 
 
-def _laid_over(start: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def over(start: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Changes over defaults; a part with another name starts from its own defaults."""
     merged = dict(start)
     for key, value in given.items():
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
             another = "name" in value and value["name"] != below.get("name")
-            merged[key] = dict(value) if another else _laid_over(below, value)
+            merged[key] = dict(value) if another else over(below, value)
         else:
             merged[key] = value
     return merged

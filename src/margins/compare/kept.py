@@ -1,0 +1,92 @@
+"""The folder of a comparison: its trials, its results, and the model that it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from margins.compare.results import ComparisonResult
+from margins.errors import MarginsError
+
+STORE, RESULTS, REPORT = "trials.db", "results.json", "report.html"
+
+
+@dataclass(frozen=True)
+class ComparisonFolder:
+    """Where a comparison keeps what it has; the same command again goes on there.
+
+    Args:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @property
+    def store(self) -> Path:
+        """The file of trials."""
+        return self.path / STORE
+
+    def check(self) -> None:
+        """Refuses a folder that could not be written, or that holds something else; creates nothing.
+
+        Raises:
+            MarginsError: it is a file, holds files but no trials, or lies where this user may not write.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise MarginsError(
+                "out", expected="a folder", received=f"the file {self.path}", fix="name another folder"
+            )
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.store.is_file():
+            raise MarginsError(
+                "out", expected="a new folder, or one of a comparison",
+                received=f"{self.path}, which holds other files",
+                fix="name another folder; nothing was changed",
+            )  # fmt: skip
+        existing = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+            raise MarginsError(
+                "out", expected="a folder that can be created",
+                received=f"{self.path}, but {existing} is not writable",
+                fix="name a folder below one of your own",
+            )  # fmt: skip
+
+    def finished(self, design: str) -> ComparisonResult | None:
+        """The results of this design, if it was finished here before.
+
+        Args:
+            design: its digest.
+        """
+        for path in self._all_results():
+            try:
+                result = ComparisonResult.load(path)
+            except (MarginsError, ValueError, TypeError, KeyError):
+                continue  # of another version: the trials are there, so it is judged anew
+            if result.design == design:
+                return result
+        return None
+
+    def save(self, result: ComparisonResult) -> None:
+        """Writes the results; those of another design are kept under a name of their own."""
+        present = self.path / RESULTS
+        if present.is_file() and _design_in(present) != result.design:
+            mark = hashlib.sha256(present.read_bytes()).hexdigest()[:8]
+            for name in (RESULTS, REPORT):
+                old = self.path / name
+                if old.is_file():
+                    old.rename(old.with_name(f"{old.stem}-{mark}{old.suffix}"))
+        result.save(present)
+
+    def _all_results(self) -> list[Path]:
+        others = sorted(self.path.glob("results-*.json")) if self.path.is_dir() else []
+        present = self.path / RESULTS
+        return [*([present] if present.is_file() else []), *others]
+
+
+def _design_in(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("design")
+    except (ValueError, AttributeError):
+        return None

@@ -1,0 +1,212 @@
+"""Which recipes are worth comparing on these data: rules from what was found in them, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from margins.compare.candidates import Candidate
+from margins.compare.catalogue import all_candidates, baseline_of, find_candidate
+from margins.compare.profile import copies_in
+from margins.compare.rows import ComparedRows
+from margins.errors import MarginsError
+from margins.evaluation import Metric
+from margins.training.recipe import Task
+
+IMBALANCED = 3.0  # largest class over smallest
+LONG_TAILED = 10.0
+MANY = 20  # classes
+FEW_ROWS = 200  # a class, on average
+CONTRADICTED = 0.1  # of copies
+MOST = 8  # recipes of a shortlist that no one named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the rules look at.
+
+    Args:
+        task: of the comparison.
+        num_rows: that are compared on.
+        num_classes: classes or labels.
+        imbalance: rows of the largest class over those of the smallest.
+        rows_a_class: on average.
+        num_copies: rows whose inputs stand in an earlier row too.
+        contradicted: share of these that have another target there: a sign of wrong labels.
+        labels_a_row: on average; 1 for classes.
+    """
+
+    task: Task
+    num_rows: int
+    num_classes: int
+    imbalance: float
+    rows_a_class: float
+    num_copies: int
+    contradicted: float
+    labels_a_row: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortlist:
+    """Who takes part, and who does not.
+
+    Args:
+        candidates: the baseline first, each with the reason that these data give for it.
+        left_out: name to reason, of those that the rules left out.
+    """
+
+    candidates: list[Candidate]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def findings_of(rows: ComparedRows, task: Task) -> Findings:
+    """What the rules look at, in these rows."""
+    counts = np.array([n for n in rows.class_counts.values() if n > 0], float)
+    copies, contradictions = copies_in(rows.frame, rows.columns)
+    return Findings(
+        task=task, num_rows=len(rows.inside), num_classes=len(rows.class_counts),
+        imbalance=float(counts.max() / counts.min()) if len(counts) else 1.0,
+        rows_a_class=float(counts.mean()) if len(counts) else float(len(rows)),
+        num_copies=copies, contradicted=contradictions / copies if copies else 0.0,
+        labels_a_row=float(counts.sum() / len(rows)) if len(counts) else 1.0,
+    )  # fmt: skip
+
+
+def shortlist(found: Findings, metric: Metric, named: Sequence[str | Candidate] | None = None) -> Shortlist:
+    """The recipes that take part: those named, or those that the data speak for.
+
+    The ladder always starts with plain cross-entropy (binary for label sets), then the same with a tuned cut
+    where the metric judges decisions, then logit adjustment.
+
+    Args:
+        found: in the data.
+        metric: that judges.
+        named: names of candidates, or candidates; None leaves it to the rules.
+
+    Raises:
+        MarginsError: an unknown name, two of one name, or nobody to compare with the baseline.
+
+    Example:
+        >>> from margins.evaluation import find_metric
+        >>> found = Findings(
+        ...     task="classes", num_rows=1000, num_classes=2, imbalance=40.0, rows_a_class=500.0,
+        ...     num_copies=0, contradicted=0.0, labels_a_row=1.0,
+        ... )
+        >>> [c.name for c in shortlist(found, find_metric("macro_f1")).candidates][:3]
+        ['cross_entropy', 'cross_entropy_tuned', 'logit_adjusted']
+    """
+    baseline = baseline_of(found.task)
+    if named is not None:
+        return Shortlist(candidates=_named(baseline, named, found.task))
+    chosen, left_out = [baseline], dict[str, str]()
+    for candidate in all_candidates(found.task):
+        if candidate.name == baseline.name:
+            continue
+        rule = _RULES[candidate.name]
+        reason = rule.reason(found)
+        if candidate.metrics and metric.kind not in candidate.metrics:
+            left_out[candidate.name] = f"it is for other metrics than {metric.name}"
+        elif reason is None:
+            left_out[candidate.name] = f"nothing in these data speaks for it: {rule.otherwise}"
+        elif len(chosen) == MOST:
+            left_out[candidate.name] = f"{MOST} recipes take part already; name it to have it compared"
+        else:
+            chosen.append(candidate.model_copy(update={"why": f"{candidate.why} Here: {reason}."}))
+    if len(chosen) == 1:
+        raise MarginsError(
+            "candidates", expected=f"at least one recipe to compare with {baseline.name}",
+            received="none that these data speak for", fix="name some, or give a file of your own",
+        )  # fmt: skip
+    return Shortlist(candidates=chosen, left_out=left_out)
+
+
+def _named(baseline: Candidate, named: Sequence[str | Candidate], task: Task) -> list[Candidate]:
+    given: dict[str, Candidate] = {}
+    for one in named:
+        candidate = find_candidate(one, task) if isinstance(one, str) else one
+        if given.setdefault(candidate.name, candidate) != candidate:
+            raise MarginsError("candidates", expected="a name for each", received=f"{candidate.name!r} twice")
+    found = list(given.values())
+    for candidate in found:
+        if task not in candidate.tasks:
+            raise MarginsError(
+                f"candidates: {candidate.name}", expected=f"a recipe for {task}",
+                received=f"one for {', '.join(candidate.tasks)}",
+            )  # fmt: skip
+    others = [c for c in found if c.name != baseline.name]
+    if not others:
+        raise MarginsError(
+            "candidates", expected=f"at least one to compare with {baseline.name}",
+            received=", ".join(given) or "none",
+        )  # fmt: skip
+    return [given.get(baseline.name, baseline), *others]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """When the data speak for a recipe, and what is said when they do not."""
+
+    reason: Callable[[Findings], str | None]
+    otherwise: str = ""
+
+
+def _ratio(found: Findings) -> str:
+    return f"the largest class has {found.imbalance:.0f} times the rows of the smallest"
+
+
+def _many_or_few_rows(found: Findings) -> str | None:
+    if found.num_classes >= MANY:
+        return f"there are {found.num_classes} classes"
+    if found.rows_a_class <= FEW_ROWS:
+        return f"a class has {found.rows_a_class:.0f} rows on average"
+    return None
+
+
+def _contradicted(found: Findings) -> str | None:
+    if found.num_copies and found.contradicted >= CONTRADICTED:
+        return f"{found.contradicted:.0%} of {found.num_copies} copied rows have another label"
+    return None
+
+
+_NEXT = _Rule(lambda _: "the next step after the plain baseline")
+_DECIDED = _Rule(lambda _: "the metric judges decisions")
+_FOR_METRIC = _Rule(lambda _: "it is made for what the metric judges")
+_ADJUSTED = _Rule(_ratio)
+_IMBALANCED = _Rule(
+    lambda found: _ratio(found) if found.imbalance >= IMBALANCED else None,
+    "classes are nearly as large as each other",
+)
+_LONG_TAILED = _Rule(
+    lambda found: _ratio(found) if found.imbalance >= LONG_TAILED else None, "classes have no long tail"
+)
+_SPARSE = _Rule(_many_or_few_rows, "few classes, with many rows each")
+_WRONG = _Rule(_contradicted, "copies of rows do not contradict each other")
+_SPARSE_OR_WRONG = _Rule(
+    lambda found: _contradicted(found) or _many_or_few_rows(found),
+    "few classes with many rows each, and no contradicting copies",
+)
+_RULES = {
+    "cross_entropy_tuned": _DECIDED,
+    "logit_adjusted": _ADJUSTED,
+    "class_weights": _IMBALANCED,
+    "balanced_draw": _LONG_TAILED,
+    "class_margins": _LONG_TAILED,
+    "label_smoothing": _SPARSE_OR_WRONG,
+    "mixup": _SPARSE,
+    "focal": _NEXT,
+    "generalized_cross_entropy": _WRONG,
+    "aldr_kl": _WRONG,
+    "mann_whitney": _FOR_METRIC,
+    "any_f1": _FOR_METRIC,
+    "binary_cross_entropy_tuned": _DECIDED,
+    "labels_adjusted": _ADJUSTED,
+    "binary_focal": _NEXT,
+    "labels_any_f1": _FOR_METRIC,
+    "labels_smoothed": _WRONG,
+    "labels_mann_whitney": _FOR_METRIC,
+    "labels_softmax": _FOR_METRIC,
+    "multi_similarity": _NEXT,
+    "semi_hard_triplet": _NEXT,
+}
