@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -24,11 +25,20 @@ from margins.cards import Card
 from margins.cli import comparison, methods
 from margins.cli.main import run
 from margins.cli.progress import PLAIN_LINES, TrialProgress
+from margins.compare import Candidate, TrialDone, bench, leaving
+from margins.compare.kept import STORE
 from margins.compare.results import ComparisonResult
+from margins.compare.store import RunStore
 from margins.training.request import Roles
 
 ROWS = "text,topic,size\n" + "".join(f"word{i} again,{'ab'[i % 2]},{i}\n" for i in range(20))
 ASKED = ("--input", "text", "--target", "topic", "--metric", "macro_f1")
+# A comparison that takes a second: one step a training, no pilot, nothing kept to report.
+SMALL = ("--folds", "2", "--epochs", "1", "--spread", "0.1", "--report-share", "0")
+RARE = "text,topic\n" + "".join(f"word{i} again,{'ba'[i % 5 > 0]}\n" for i in range(40))
+DOUBLE = (
+    "both:\n  changes:\n    draw: {name: class_balanced}\n    objective: {targets: {logit_adjustment: 1}}\n"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +79,48 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def compare(
-        frame: object, metric: str, *, on_trial_done: TrialProgress, tell: Any, **options: Any
+        frame: object, metric: str, *, out: Path, on_trial_done: TrialProgress, tell: Any, **options: Any
     ) -> ComparisonResult:
         calls.append({"frame": frame, "metric": metric, **options})
+        out.mkdir(parents=True, exist_ok=True)
         tell("target: column 'topic' (2 classes)")
         for done in range(1, 41):
-            on_trial_done(done, 40, "focal", 0, 0)
+            on_trial_done(trial(done, 40))
         return made_up_result()
 
     monkeypatch.setattr(margins.compare, "compare", compare, raising=False)
     return calls
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The loss of every training that ran, in their order."""
+    losses: list[str] = []
+
+    def watched(where: Any) -> None:
+        train_problem = where.train_problem
+
+        def train(problem: Any, recipe: Any, **options: Any) -> Any:
+            losses.append(recipe.objective.loss)
+            return train_problem(problem, recipe, **options)
+
+        monkeypatch.setattr(where, "train_problem", train)
+
+    for where in (bench, leaving):
+        watched(where)
+    return losses
+
+
+def trial(done: int, total: int) -> TrialDone:
+    return TrialDone(done=done, total=total, from_store=0, recipe="focal", place="outer fold 1", seconds=1.0)
+
+
+def result_in(folder: Path) -> ComparisonResult:
+    return ComparisonResult.load(folder / "results.json")
+
+
+def scores_in(folder: Path) -> dict[str, list[float]]:
+    return {recipe.name: recipe.fold_scores for recipe in result_in(folder).recipes}
 
 
 def names_below(folder: Path) -> list[str]:
@@ -100,7 +142,9 @@ def test_a_comparison_ends_with_both_files_the_answer_and_the_path(
     assert ComparisonResult.load(tmp_path / "here/run/results.json") == made_up_result()
     assert (tmp_path / "here/run/report.html").read_text().startswith("<!doctype html>")
     assert made_up_result().answer in ended.out
-    assert ended.out.endswith(f"report: {Path('here/run/report.html')}\n")
+    last = f"report: {Path('here/run/report.html')}\nmodel: {Path('here/run/model')} ("
+    assert last in ended.out
+    assert ended.out[ended.out.index(last) + len(last) :].count("\n") == 1
     assert "\x1b" not in ended.out + ended.err
     assert (tmp_path / "data.csv").read_text() == ROWS
     places = [ended.out.index(f" {recipe.title} ") for recipe in made_up_result().recipes]
@@ -111,23 +155,28 @@ def test_options_reach_the_comparison(margins_command: Command, made_up: list[di
     ended = margins_command(
         "compare", "data.csv", "--input", "size", "--target", "topic", "--metric", "accuracy",
         "--kind", "size=numeric", "--weight", "w", "--group", "g", "--target-kind", "label",
-        "--folds", "4", "--repeats", "3", "--seeds", "2", "--recipes", "focal, gce", "--epochs", "7",
-        "--encoder", "tabular", "--set", "optimizer.learning_rate=0.01", "--set", "batch_size=32",
-        "--positive", "b", "--seed", "11",
+        "--separator", "/", "--split", "part", "--folds", "4", "--repeats", "3", "--seeds", "2",
+        "--candidates", "focal, gce", "--epochs", "7", "--encoder", "tabular",
+        "--set", "optimizer.learning_rate=0.01", "--set", "batch_size=32", "--positive", "b", "--seed", "11",
+        "--budget", "12:200", "--rope", "0.02", "--spread", "0.03", "--report-share", "0.2",
+        "--on", "processes:3", "--device", "auto", "--force", "--accept-double-correction",
     )  # fmt: skip
     assert ended.code == 0, ended
     (call,) = made_up
     frame = call.pop("frame")
     assert (frame.names, len(frame), frame.source) == (["text", "topic", "size"], 20, "data.csv")
     roles = Roles(
-        inputs=["size"], target="topic", kinds={"size": "numeric"}, weight="w", group="g", target_kind="label"
-    )
+        inputs=["size"], target="topic", kinds={"size": "numeric"}, weight="w", group="g",
+        target_kind="label", separator="/", split="part",
+    )  # fmt: skip
     assert call == {
-        "metric": "accuracy", "num_folds": 4, "num_repeats": 3, "num_seeds": 2, "recipes": ["focal", "gce"],
-        "roles": roles, "positive": "b", "seed": 11,
+        "metric": "accuracy", "num_folds": 4, "num_repeats": 3, "num_seeds": 2,
+        "candidates": ["focal", "gce"], "roles": roles, "positive": "b", "seed": 11, "budget": "12:200",
+        "rope": 0.02, "spread": 0.03, "report_share": 0.2, "on": "processes:3", "device": "auto",
+        "force": True,
         "training": {
             "encoder": {"name": "tabular"}, "max_epochs": 7, "optimizer": {"learning_rate": 0.01},
-            "batch_size": 32,
+            "batch_size": 32, "accept_double_correction": True,
         },
     }  # fmt: skip
 
@@ -138,8 +187,35 @@ def test_what_is_not_said_is_left_to_the_comparison_and_what_it_decides_is_told(
     ended = margins_command("compare", "data.csv", "--metric", "accuracy")
     assert ended.code == 0, ended
     (call,) = made_up
-    assert (call["roles"], call["training"], call["positive"], call["recipes"]) == (Roles(), {}, None, None)
+    call.pop("frame")
+    assert call == {
+        "metric": "accuracy", "roles": Roles(), "training": {}, "positive": None, "candidates": None,
+        "num_folds": 5, "num_repeats": 1, "num_seeds": 1, "seed": 0, "budget": "quick", "rope": "auto",
+        "spread": None, "report_share": 0.15, "on": "local", "device": "cpu", "force": False,
+    }  # fmt: skip
     assert "target: column 'topic' (2 classes)" in ended.err
+
+
+@pytest.mark.parametrize(("text", "rope"), [("auto", "auto"), ("none", None), ("0.02", 0.02), ("0", 0.0)])
+def test_a_rope_is_a_number_or_one_of_two_words(
+    margins_command: Command, made_up: list[dict[str, Any]], text: str, rope: object
+) -> None:
+    assert margins_command("compare", "data.csv", *ASKED, "--rope", text).code == 0
+    assert made_up[0]["rope"] == rope
+
+
+def test_names_and_files_of_candidates_come_together(
+    margins_command: Command, made_up: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    text = "sharp:\n  title: Sharp focal loss\n  changes: {objective: {loss: focal, settings: {gamma: 4}}}\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert margins_command("compare", "data.csv", *ASKED, "--candidates", "mixup, own.yaml").code == 0
+    name, own = made_up[0]["candidates"]
+    assert name == "mixup"
+    assert isinstance(own, Candidate)
+    assert (own.name, own.title, own.settings) == (
+        "sharp", "Sharp focal loss", {"objective.loss": "focal", "objective.settings.gamma": 4},
+    )  # fmt: skip
 
 
 def test_embeddings_are_joined_to_the_rows(
@@ -155,10 +231,10 @@ def test_embeddings_are_joined_to_the_rows(
 def test_the_positive_class_is_named_in_what_is_written(
     margins_command: Command, tmp_path: Path, positive: str
 ) -> None:
-    options = ("--recipes", "focal", "--folds", "2", "--epochs", "1", "--positive", positive, "--out", "run")
+    options = ("--candidates", "focal", *SMALL, "--positive", positive, "--out", "run")
     ended = margins_command("compare", "data.csv", *ASKED[:4], "--metric", "average_precision", *options)
     assert ended.code == 0, ended
-    description = ComparisonResult.load(tmp_path / "run/results.json").description
+    description = result_in(tmp_path / "run").description
     assert description.protocol[-1] == f"The positive class is {positive!r}, as asked for."
     assert list(description.class_counts.values()) == sorted(description.class_counts.values(), reverse=True)
 
@@ -172,13 +248,22 @@ def test_inputs_come_with_commas_or_repeated(
     assert made_up[0]["roles"].inputs == ["u", "v"]
 
 
-def test_results_go_to_a_dated_folder_by_default(
+def test_the_folder_is_named_by_the_question(
     margins_command: Command, made_up: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    assert margins_command("compare", "data.csv", *ASKED).code == 0
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"data-\d{8}T\d{6}Z", folder.name)
-    assert names_below(folder) == ["report.html", "results.json"]
+    def folders(*more: str) -> set[str]:
+        assert margins_command("compare", "data.csv", *ASKED, *more).code == 0
+        return {path.name for path in (tmp_path / "runs").iterdir()}
+
+    (first,) = folders()
+    assert re.fullmatch(r"data-[0-9a-f]{8}", first)
+    assert names_below(tmp_path / "runs" / first) == ["report.html", "results.json"]
+    same = ("--repeats", "3", "--folds", "2", "--candidates", "focal", "--budget", "standard", "--seed", "1")
+    assert folders() == folders(*same) == {first}
+    for num, more in enumerate((("--metric", "accuracy"), ("--input", "size"), ("--group", "size")), 2):
+        assert len(folders(*more)) == num
+    (tmp_path / "data.csv").write_text(ROWS + "one more,a,20\n")
+    assert len(folders()) == 5
 
 
 def test_json_is_all_that_stands_on_standard_output(
@@ -196,27 +281,245 @@ def test_the_demo_writes_a_run_too(
 ) -> None:
     sizes: list[dict[str, int]] = []
 
-    def run_demo(*, on_trial_done: TrialProgress, **size: int) -> ComparisonResult:
+    def run_demo(*, out: Path, on_trial_done: TrialProgress, tell: Any, **size: int) -> ComparisonResult:
         sizes.append(size)
+        out.mkdir(parents=True, exist_ok=True)
+        on_trial_done(trial(1, 1))
+        tell("270 rows are kept to report")
         return made_up_result()
 
     monkeypatch.setattr(margins.compare.demo, "run_demo", run_demo)
-    assert margins_command("demo").out.endswith("report.html\n")
+    assert f"report: {Path('runs/demo/report.html')}\n" in margins_command("demo").out
+    assert margins_command("demo", "--quick").code == 0
     ended = margins_command("demo", "--quick", "--out", "run")
     assert made_up_result().answer in ended.out
+    assert "270 rows are kept to report" in ended.err
     assert names_below(tmp_path / "run") == ["report.html", "results.json"]
-    assert sizes == [{}, {"num_repeats": 1}]
-    (dated,) = (tmp_path / "runs").iterdir()
-    assert dated.name.startswith("demo-")
+    assert sizes == [{}, {"num_repeats": 1}, {"num_repeats": 1}]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["demo", "demo-quick"]
 
 
-def test_a_true_small_comparison_runs_through(margins_command: Command, tmp_path: Path) -> None:
-    options = ("--recipes", "focal", "--folds", "3", "--epochs", "1", "--out", "run")
+def test_a_true_small_comparison_runs_through_and_leaves_a_model_that_predicts(
+    margins_command: Command, tmp_path: Path
+) -> None:
+    options = ("--candidates", "focal", "--folds", "2", "--epochs", "1", "--out", "run")
     ended = margins_command("compare", "data.csv", *ASKED, *options)
     assert ended.code == 0, ended
-    result = ComparisonResult.load(tmp_path / "run/results.json")
+    result = result_in(tmp_path / "run")
     assert {recipe.name for recipe in result.recipes} == {"cross_entropy", "focal"}
     assert result.answer in ended.out
+    assert "would be found four times in five" in ended.err
+    assert "A pilot of Cross-entropy: 2 folds, 2 seeds" in ended.err
+    assert (tmp_path / "data.csv").read_text() == ROWS
+
+    left = result.left
+    assert left is not None
+    assert (left.recipe, left.num_openings, result.description.num_report) == ("cross_entropy", 1, 3)
+    assert left.scores.keys() == {"cross_entropy"}
+    model = margins.load(tmp_path / "run")
+    assert model.classes == ["a", "b"]
+    assert set(model.predict(["word1 again", "never seen"])) <= {"a", "b"}
+    assert margins_command("predict", "run", "data.csv").out.count("\n") == 21
+
+
+def test_the_same_command_again_trains_nothing_and_says_so(
+    margins_command: Command, trained: list[str], tmp_path: Path
+) -> None:
+    command = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal")
+    first = margins_command(*command)
+    assert first.code == 0, first
+    assert trained == [*["cross_entropy", "focal"] * 2, "cross_entropy"]
+    trained.clear()
+    again = margins_command(*command)
+    assert trained == []
+    assert "These results were here already; nothing was trained again." in again.err
+    assert again.out == first.out
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_comparison_that_is_shown_again_has_its_own_model_beside_it(
+    margins_command: Command, tmp_path: Path
+) -> None:
+    command = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--out", "run", "--seed")
+
+    def left(seed: str) -> bytes:
+        assert margins_command(*command, seed).code == 0
+        return (tmp_path / "run/model/model.safetensors").read_bytes()
+
+    first = left("0")
+    assert left("1") != first, "vacuous: the same model"
+    assert left("0") == first
+
+
+def test_ctrl_c_loses_no_training_and_the_same_command_goes_on(
+    margins_command: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--out")
+    assert margins_command(*command, "undisturbed").code == 0
+    whole = len(trained)
+    trained.clear()
+    told = TrialProgress.__call__
+
+    def interrupted(progress: TrialProgress, one: TrialDone) -> None:
+        told(progress, one)
+        if one.done == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrialProgress, "__call__", interrupted)
+        ended = margins_command(*command, "run")
+    assert ended.code == 130
+    assert ended.err.endswith("stopped after 3 of 4 trainings; the same command goes on from there (run)\n")
+    assert ended.out == ""
+    assert len(trained) == 3
+    assert margins_command(*command, "run").code == 0
+    assert len(trained) == whole
+    assert scores_in(tmp_path / "run") == scores_in(tmp_path / "undisturbed")
+
+
+def test_more_repeats_train_the_rest_alone_and_call_nothing_better(
+    margins_command: Command, trained: list[str], tmp_path: Path
+) -> None:
+    command = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--out", "run")
+    assert margins_command(*command).code == 0
+    trained.clear()
+    ended = margins_command(*command, "--repeats", "2")
+    assert ended.code == 0, ended
+    assert trained == ["cross_entropy", "focal"] * 2
+    assert "changed after results had been seen, so no recipe is called better" in ended.out
+    assert result_in(tmp_path / "run").looked
+    (kept,) = (tmp_path / "run").glob("results-*.json")
+    earlier = ComparisonResult.load(kept)
+    assert (earlier.description.num_repeats, earlier.looked) == (1, False)
+
+
+def test_two_folders_merged_leave_the_rest_alone_to_train(
+    margins_command: Command, trained: list[str], tmp_path: Path
+) -> None:
+    asked = ("compare", "data.csv", *ASKED, *SMALL, "--candidates")
+    assert margins_command(*asked, "focal", "--out", "here").code == 0
+    assert margins_command(*asked, "generalized_cross_entropy", "--out", "there").code == 0
+    before = names_below(tmp_path / "there")
+    ended = margins_command("merge", "here", "there")
+    assert (ended.code, ended.out) == (0, "there: 2 trials taken over, 2 known\n"), ended
+    assert names_below(tmp_path / "there") == before
+    assert margins_command("merge", "here", "there").out == "there: 0 trials taken over, 4 known\n"
+
+    trained.clear()
+    all_of_them = "focal,generalized_cross_entropy,any_f1"
+    assert margins_command(*asked, all_of_them, "--out", "here").code == 0
+    assert trained == ["any_loss"] * 2
+    assert margins_command(*asked, all_of_them, "--out", "alone").code == 0
+    assert len(trained) > 8, "vacuous: nothing was saved"
+    assert scores_in(tmp_path / "here") == scores_in(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("other", ["of other data", "without trials", "that is not there"])
+def test_a_folder_that_cannot_be_merged_is_refused_and_changes_nothing(
+    margins_command: Command, tmp_path: Path, other: str
+) -> None:
+    asked = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--out")
+    assert margins_command(*asked, "here").code == 0
+    if other == "of other data":
+        (tmp_path / "data.csv").write_text(ROWS + "one more,a,20\n")
+        assert margins_command(*asked, "there").code == 0
+    elif other == "without trials":
+        (tmp_path / "there").mkdir()
+    before = (tmp_path / "here" / STORE).read_bytes()
+    assert_one_line(margins_command("merge", "here", "there"), code=2)
+    assert (tmp_path / "here" / STORE).read_bytes() == before
+    assert_one_line(margins_command("merge", "nowhere", "here"), code=2)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_trials_of_other_data_are_refused_and_put_aside_with_force(
+    margins_command: Command, tmp_path: Path
+) -> None:
+    command = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--out", "run")
+    assert margins_command(*command).code == 0
+    folder = tmp_path / "run"
+    before, names = (folder / "results.json").read_bytes(), names_below(folder)
+    (tmp_path / "data.csv").write_text(ROWS + "one more,a,20\n")
+    refused = margins_command(*command)
+    assert refused.code == 2
+    assert refused.err.endswith("or --force to put the old store aside and begin anew\n")
+    assert (names_below(folder), (folder / "results.json").read_bytes()) == (names, before)
+
+    assert margins_command(*command, "--force").code == 0
+    with RunStore.read(folder / f"{STORE}.1.old") as old, RunStore.read(folder / STORE) as new:
+        assert old.num_trials == new.num_trials == 4
+    (kept,) = folder.glob("results-*.json")
+    assert kept.read_bytes() == before
+    assert kept.with_name(kept.name.replace("results", "report")).with_suffix(".html").is_file()
+    assert result_in(folder).description.num_rows == 21
+
+
+def test_label_sets_are_compared(margins_command: Command, tmp_path: Path) -> None:
+    tags = [("sun" if i % 2 else "rain") + (";hot" if i % 3 else "") for i in range(24)]
+    (tmp_path / "tags.csv").write_text(
+        "text,tags\n" + "".join(f"word{i} {t.replace(';', ' ')},{t}\n" for i, t in enumerate(tags))
+    )
+    options = ("--target-kind", "label_set", "--separator", ";", "--metric", "micro_f1", *SMALL)
+    ended = margins_command(
+        "compare", "tags.csv", *options, "--candidates", "binary_focal", "--out", "run"
+    )  # fmt: skip
+    assert ended.code == 0, ended
+    result = result_in(tmp_path / "run")
+    assert {r.name for r in result.recipes} == {"binary_cross_entropy", "binary_focal"}
+    assert (result.description.task, result.description.num_classes) == ("label_sets", 3)
+    assert len(margins.load(tmp_path / "run").predict(["word1 sun hot"])) == 1
+
+
+def test_numbers_are_compared_with_a_candidate_of_a_file(margins_command: Command, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("wide: {changes: {encoder: {width: 32}}}\n")
+    ended = margins_command(
+        "compare", "data.csv", "-i", "text", "-t", "size", "--target-kind", "value", "-m", "mae", *SMALL,
+        "--candidates", "own.yaml", "--out", "run",
+    )  # fmt: skip
+    assert ended.code == 0, ended
+    result = result_in(tmp_path / "run")
+    assert {r.name for r in result.recipes} == {"squared_error", "wide"}
+    assert (result.description.task, result.description.num_classes) == ("values", 0)
+    assert "NaN" not in (tmp_path / "run/report.html").read_text().split("<script>")[0]
+    assert margins.load(tmp_path / "run").predict(["word1 again"]).shape == (1,)
+
+
+def test_the_same_demo_again_is_told_alike(
+    margins_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = functools.partial(
+        margins.compare.demo.compare, training={"max_epochs": 1}, report_share=0, spread=0.1
+    )
+    monkeypatch.setattr(margins.compare.demo, "compare", small)
+    monkeypatch.setattr(margins.compare.demo, "CANDIDATES", ("focal",))
+    run_demo = functools.partial(margins.compare.demo.run_demo, num_folds=2)
+    monkeypatch.setattr(margins.compare.demo, "run_demo", run_demo)
+    ended = [margins_command("demo", "--quick", "--out", "run") for _ in range(2)]
+    assert ended[0].code == 0, ended
+    assert ended[0].out == ended[1].out
+    told = result_in(tmp_path / "run").description.protocol[0]
+    assert told == "Columns: target: column 'digit' (10 classes); inputs: 64 pixels."
+
+
+def test_candidates_of_a_file_are_searched_in_their_own_space(
+    margins_command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "sharp:\n  title: Sharp focal loss\n  changes: {objective: {loss: focal, settings: {gamma: 4}}}\n"
+        "  space: {objective.settings.gamma: {kind: span, low: 3, high: 6}}\n"
+    )
+    ended = margins_command(
+        "compare", "data.csv", *ASKED, *SMALL, "--candidates", "own.yaml", "--budget", "2", "--out", "run"
+    )  # fmt: skip
+    assert ended.code == 0, ended
+    recipes = {recipe.name: recipe for recipe in result_in(tmp_path / "run").recipes}
+    everyones = {"optimizer.learning_rate", "optimizer.weight_decay"}
+    assert recipes["cross_entropy"].space.keys() == everyones
+    assert recipes["sharp"].space.keys() == {*everyones, "objective.settings.gamma"}
+    assert recipes["sharp"].row_visits == recipes["cross_entropy"].row_visits > 0
+    found = [values for recipe in recipes.values() for values in recipe.found]
+    assert len(found) == 4
+    assert all(not values or 3 <= values.get("objective.settings.gamma", 4) <= 6 for values in found)
 
 
 BAD = {
@@ -230,7 +533,34 @@ BAD = {
     "infinite number": (ROWS + "w,a,inf\n", ("data.csv", "--input", "size", *ASKED[2:]), "'size'"),
     "missing number": (ROWS + "w,a,\n", ("data.csv", "--input", "size", *ASKED[2:]), "'size'"),
     "unknown metric": (ROWS, ("data.csv", *ASKED[:4], "--metric", "makro_f1"), "macro_f1"),
-    "unknown recipe": (ROWS, ("data.csv", *ASKED, "--recipes", "no_such_recipe"), "no_such_recipe"),
+    "metric of another task": (ROWS, ("data.csv", *ASKED[:4], "--metric", "rmse"), "rmse, of values"),
+    "unknown candidate": (ROWS, ("data.csv", *ASKED, "--candidates", "focale"), "did you mean focal"),
+    "candidate of another task": (ROWS, ("data.csv", *ASKED, "--candidates", "sup_con"), "sup_con"),
+    "baseline alone": (ROWS, ("data.csv", *ASKED, "--candidates", "cross_entropy"), "at least one"),
+    "no candidate": (ROWS, ("data.csv", *ASKED, "--candidates", ","), "at least one"),
+    "no file of candidates": (ROWS, ("data.csv", *ASKED, "--candidates", "none.yaml"), "none.yaml"),
+    "unknown budget": (ROWS, ("data.csv", *ASKED, "--budget", "fast"), "'fast'"),
+    "few passes": (ROWS, ("data.csv", *ASKED, "--budget", "8:3"), "at least 13 passes"),
+    "rope that is no number": (ROWS, ("data.csv", *ASKED, "--rope", "small"), "'small'"),
+    "negative rope": (ROWS, ("data.csv", *ASKED, "--rope", "-1"), "rope"),
+    "no spread": (ROWS, ("data.csv", *ASKED, "--spread", "0"), "spread"),
+    "share above one": (ROWS, ("data.csv", *ASKED, "--report-share", "2"), "report_share"),
+    "unknown split": (ROWS, ("data.csv", *ASKED, "--split", "part"), "'part'"),
+    "few rows for the folds": (
+        ROWS,
+        ("data.csv", *ASKED, "--folds", "30"),
+        "at least 30 rows in every class",
+    ),
+    "few rows but for those to report": (
+        ROWS,
+        ("data.csv", *ASKED, "--folds", "10"),
+        "fewer in a (9), b (8)",
+    ),
+    "double correction": (
+        RARE,
+        ("data.csv", *ASKED, "--candidates", "logit_adjusted", "--set", "draw.name=class_balanced"),
+        "13.4 times its share (3.7 by draw class_balanced x 3.7 by logit_adjustment 1)",
+    ),
     "one fold": (ROWS, ("data.csv", *ASKED, "--folds", "1"), "folds"),
     "no seed": (ROWS, ("data.csv", *ASKED, "--seeds", "0"), "seeds"),
     "no epoch": (ROWS, ("data.csv", *ASKED, "--epochs", "0"), "epochs"),
@@ -240,15 +570,20 @@ BAD = {
     "encoder of other inputs": (ROWS, ("data.csv", *ASKED, "--encoder", "tabular"), "text (text)"),
     "unknown key": (ROWS, ("data.csv", *ASKED, "--set", "batchsize=3"), "did you mean batch_size"),
     "key without value": (ROWS, ("data.csv", *ASKED, "--set", "batch_size"), "KEY=VALUE"),
-    "key of one recipe": (ROWS, ("data.csv", *ASKED, "--set", "objective.loss=focal"), "recipes="),
+    "key of one recipe": (ROWS, ("data.csv", *ASKED, "--set", "objective.loss=focal"), "candidates="),
     "broken kind": (ROWS, ("data.csv", *ASKED, "--kind", "text"), "COLUMN=KIND"),
     "unknown weight": (ROWS, ("data.csv", *ASKED, "--weight", "wait"), "'wait'"),
     "unknown group": (ROWS, ("data.csv", *ASKED, "--group", "grp"), "'grp'"),
     "no embeddings": (ROWS, ("data.csv", *ASKED, "--embeddings", "none.npy"), "none.npy"),
-    "a value": (
+    "metric of classes for numbers": (
         ROWS,
         ("data.csv", "-i", "text", "-t", "size", "-m", "accuracy", "--target-kind", "value"),
-        "kind value",
+        "a metric of values",
+    ),
+    "numbers, which have one candidate": (
+        ROWS,
+        ("data.csv", "-i", "text", "-t", "size", "-m", "mae", "--target-kind", "value"),
+        "at least one recipe to compare with squared_error",
     ),
     "broken column name": (ROWS, ("data.csv", "--input", "te\nxt", *ASKED[2:]), "input"),
 }
@@ -267,12 +602,73 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
     assert (tmp_path / "data.csv").read_text() == content
 
 
+BAD_FILES = {
+    "no YAML": ("mine: [1,\n", "plain YAML"),
+    "no entry": ("mine: focal\n", "mine: expected title, changes and space"),
+    "unknown field": ("mine: {titel: x}\n", "did you mean title"),
+    "unknown key": ("mine: {changes: {objective: {lss: focal}}}\n", "did you mean loss"),
+    "unknown loss": ("mine: {changes: {objective: {loss: focel}}}\n", "did you mean focal"),
+    "falling span": (
+        "mine: {space: {optimizer.learning_rate: {kind: span, low: 3, high: 1}}}\n", "low < high",
+    ),
+    "path that is none": (
+        "mine: {space: {optimiser.rate: {kind: span, low: 1, high: 3}}}\n", "'optimiser.rate'",
+    ),
+    "double correction": (DOUBLE, "18.8 times its share (4.3 by draw"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_of_candidates_with_a_mistake_ends_in_one_line_and_leaves_nothing(
+    margins_command: Command, tmp_path: Path, case: str
+) -> None:
+    content, named = BAD_FILES[case]
+    (tmp_path / "data.csv").write_text(RARE)
+    (tmp_path / "own.yaml").write_text(content)
+    ended = margins_command("compare", "data.csv", *ASKED, *SMALL, "--candidates", "own.yaml")
+    assert_one_line(ended, code=2)
+    assert named in ended.err
+    assert names_below(tmp_path) == ["data.csv", "own.yaml"]
+
+
+def test_a_double_correction_is_compared_where_it_is_accepted_and_told(
+    margins_command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "data.csv").write_text(RARE)
+    (tmp_path / "own.yaml").write_text(DOUBLE)
+    options = ("--candidates", "own.yaml", "--accept-double-correction", "--out", "run")
+    ended = margins_command("compare", "data.csv", *ASKED, *SMALL, *options)
+    assert ended.code == 0, ended
+    assert "as training sees it (draw class_balanced, logit_adjustment 1)" in ended.err
+    told = {recipe.name: recipe.prior for recipe in result_in(tmp_path / "run").recipes}
+    assert told["cross_entropy"] == []
+    assert "as training sees it" in told["both"][0]
+
+
+@pytest.mark.parametrize(
+    ("on", "named"), [("procs", "did you mean processes"), ("ray:127.0.0.1:1", "no answer")]
+)
+def test_a_place_where_trials_cannot_run_ends_in_one_line_before_any_training(
+    margins_command: Command, trained: list[str], tmp_path: Path, on: str, named: str
+) -> None:
+    if on.startswith("ray"):
+        pytest.importorskip("ray", reason="ray, of the extra ray, is not installed")
+    ended = margins_command(
+        "compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--on", on, "--out", "run"
+    )  # fmt: skip
+    assert (ended.code, ended.out) == (2, "")
+    assert re.fullmatch(r"margins: [^\n]+", ended.err.splitlines()[-1])
+    assert named in ended.err.splitlines()[-1]
+    assert trained == []
+    assert not {"run/results.json", "run/report.html"} & set(names_below(tmp_path))
+
+
 def test_a_folder_in_use_is_refused_before_anything_is_read(margins_command: Command, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/notes.txt").write_text("mine")
     ended = margins_command("compare", "missing.csv", *ASKED, "--out", "run")
     assert_one_line(ended, code=2)
-    assert "holds files already" in ended.err
+    assert "which holds other files" in ended.err
     assert names_below(tmp_path) == ["data.csv", "run", "run/notes.txt"]
 
 
@@ -294,14 +690,14 @@ def test_ctrl_c_ends_in_one_line_that_names_the_folder(
     margins_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def compare(*_: object, on_trial_done: TrialProgress, **options: Any) -> ComparisonResult:
-        on_trial_done(1, 40, "focal", 0, 0)
+        on_trial_done(trial(1, 40))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(margins.compare, "compare", compare, raising=False)
     ended = margins_command("compare", "data.csv", *ASKED, "--out", "run")
     assert_one_line(ended, code=130)
     assert "after 1 of 40 trainings" in ended.err
-    assert ended.err.endswith(" run\n")
+    assert ended.err.endswith("the same command goes on from there (run)\n")
     assert names_below(tmp_path) == ["data.csv"]
 
 
@@ -319,7 +715,6 @@ def test_results_outlive_a_report_that_cannot_be_written(
     margins_command: Command, made_up: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fails(result: ComparisonResult, path: Path) -> None:
-        path.with_name("report.html.partial").write_text("half")
         raise OSError("no space left")
 
     monkeypatch.setattr(comparison, "write_report", fails)
@@ -329,18 +724,23 @@ def test_results_outlive_a_report_that_cannot_be_written(
     assert names_below(tmp_path / "run") == ["results.json"]
 
 
-def test_results_that_cannot_be_written_leave_no_folder(
-    margins_command: Command, made_up: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_results_that_cannot_be_written_leave_the_trials(
+    margins_command: Command, trained: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fails(result: ComparisonResult, path: Path) -> None:
-        assert path.parent.is_dir()  # the folder was there
         raise OSError("no space left")
 
-    monkeypatch.setattr(ComparisonResult, "save", fails)
-    monkeypatch.setattr(sys, "argv", ["margins", "compare", "data.csv", *ASKED, "--out", "a/b/run"])
-    with pytest.raises(OSError, match="no space left"):
-        run()
-    assert names_below(tmp_path) == ["data.csv"]
+    command = ("compare", "data.csv", *ASKED, *SMALL, "--candidates", "focal", "--out", "a/b/run")
+    with monkeypatch.context() as patched:
+        patched.setattr(ComparisonResult, "save", fails)
+        patched.setattr(sys, "argv", ["margins", *command])
+        with pytest.raises(OSError, match="no space left"):
+            run()
+    assert not (tmp_path / "a/b/run/results.json").exists()
+    assert len(trained) == 5
+    assert margins_command(*command).code == 0
+    assert len(trained) == 5
+    assert result_in(tmp_path / "a/b/run").baseline == "cross_entropy"
 
 
 def test_an_error_that_is_not_the_users_is_not_hidden(
@@ -458,7 +858,7 @@ def test_plain_progress_is_a_few_lines_that_end_at_the_end() -> None:
     written = io.StringIO()
     progress = TrialProgress(Console(file=written, width=200), None)
     for done in range(1, 1001):
-        progress(done, 1000, "focal", 0, 0)
+        progress(trial(done, 1000))
     lines = written.getvalue().splitlines()
     assert len(lines) == PLAIN_LINES
     assert "left" in lines[-2]

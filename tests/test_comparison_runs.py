@@ -320,7 +320,8 @@ def test_the_preview_comes_before_any_recipe_is_judged_and_names_what_folds_cann
     frame = read_frame(blob_columns(60))
     result = compare(
         frame, "accuracy", roles=Roles(target="y"), candidates=["focal", "mixup"], num_folds=2,
-        training=QUICK, tell=events.append, on_trial_done=lambda trial: events.append(f"trained {trial.recipe}"),
+        training=QUICK, tell=events.append,
+        on_trial_done=lambda trial: events.append(f"trained {trial.recipe}"),
     )  # fmt: skip
     sentence = next(place for place, event in enumerate(events) if "found four times in five" in event)
     assert set(events[sentence - 4 : sentence]) == {"trained cross_entropy"}
