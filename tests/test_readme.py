@@ -58,7 +58,7 @@ def test_the_commands_of_the_readme_run(tmp_path):
         if "scans" in command:
             continue  # the same command on another kind of column
         arguments = command.split("#")[0].split()[1:]
-        quick = {"compare": ["--epochs", "2", "--recipes", "focal"], "train": ["--epochs", "2"]}
+        quick = {"compare": ["--epochs", "2", "--candidates", "focal"], "train": ["--epochs", "2"]}
         done = subprocess.run(
             [sys.executable, "-m", "margins", *arguments, *quick.get(arguments[0], [])],
             cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -56,12 +56,23 @@ def methods() -> str:
     return _table(["method", "form and targets", "when to use it, and *what it reduces to*", "source"], rows)
 
 
-def presets() -> str:
-    """A table of what takes part in a comparison."""
-    from margins.training import all_presets
+def candidates() -> str:
+    """What can take part in a comparison by name: a table for each task, its baseline first."""
+    from margins.compare import all_candidates
+    from margins.compare.catalogue import BASELINES
+    from margins.compare.spaces import EVERYONES
 
-    rows = [[f"`{p.name}`", p.title, p.why, ", ".join(p.metrics) or "all"] for p in all_presets()]
-    return _table(["name", "objective", "why, and what speaks against it", "for metrics of kind"], rows)
+    everyones = "".join(f"- {_dimension(path, dimension)}\n" for path, dimension in EVERYONES.items())
+    parts = [f"Of every one of them a search changes what the last column says, and:\n\n{everyones}"]
+    for task, baseline in BASELINES.items():
+        rows = [
+            [f"`{c.name}`" + (" (baseline)" if c.name == baseline else ""), c.title, c.why,
+             ", ".join(c.metrics) or "all", "<br>".join(_dimension(*each) for each in c.space.items())]
+            for c in all_candidates(task)
+        ]  # fmt: skip
+        head = ["name", "recipe", "why, and why not", "for metrics of kind", "a search changes"]
+        parts.append(f"### {task}\n\n{_table(head, rows)}")
+    return "\n\n".join(parts)
 
 
 def recipe_keys() -> str:
@@ -136,7 +147,7 @@ def _beside(name: str) -> ModuleType:
 _SPEED = _beside("speed")
 _MANY_LABELS = _beside("many_labels_page")
 PARTS: dict[str, Callable[[], str]] = {
-    **{part.__name__: part for part in (metrics, methods, presets, recipe_keys, command_line, floors)},
+    **{part.__name__: part for part in (metrics, methods, candidates, recipe_keys, command_line, floors)},
     "speed_drawn": _SPEED.drawn,
     "speed_tables": _SPEED.tables,
     "speed_of_machine": _SPEED.machine,
@@ -146,11 +157,20 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
+def _dimension(path: str, dimension: Any) -> str:
+    """A key that a search changes, and to what."""
+    if dimension.kind == "choice":
+        return f"`{path}`: {', '.join(f'`{option}`' for option in dimension.options)}"
+    times = " times the default" if dimension.times_default else ""
+    return f"`{path}`: {dimension.low:g} to {dimension.high:g}{times}{', in ratios' if dimension.log else ''}"
+
+
 def _option(parameter: Any) -> list[str]:
     options = (
         ", ".join(f"`{name}`" for name in parameter.opts) if parameter.param_type_name == "option" else ""
     )
-    metavar = parameter.metavar or ""
+    named = parameter.name.upper() + "..." * (parameter.nargs == -1)
+    metavar = parameter.metavar or ("" if options else named)
     default = parameter.default
     shown = "required" if parameter.required else "" if default in (None, False) else f"`{default}`"
     return [f"{options} `{metavar}`" if metavar else options, parameter.help or "", shown]

@@ -384,7 +384,7 @@ def explain_nan(
 def merge(
     into: Annotated[Path, typer.Argument(help="The folder that takes over.", metavar="FOLDER")],
     others: Annotated[
-        list[Path], typer.Argument(help="Folders of the same comparison, from other machines.")
+        list[Path], typer.Argument(help="Folders of the same comparison elsewhere.", metavar="OTHER...")
     ],
 ) -> None:
     """Take the finished trials of other folders of a comparison over into one.

@@ -108,4 +108,4 @@ def _listed(recipes: Sequence[RecipeResult]) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "\u2212")
+    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "\u2212")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from margins.compare.results import ComparisonResult
 from margins.errors import MarginsError
 
-STORE, RESULTS, REPORT = "trials.db", "results.json", "report.html"
+STORE, RESULTS, REPORT, MODEL, REFITS = "trials.db", "results.json", "report.html", "model", "refits"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ComparisonFolder:
             )  # fmt: skip
 
     def finished(self, design: str) -> ComparisonResult | None:
-        """The results of this design, if it was finished here before.
+        """The results of this design, if it was finished here before; its model may have another name now.
 
         Args:
             design: its digest.
@@ -65,19 +65,32 @@ class ComparisonFolder:
             except (MarginsError, ValueError, TypeError, KeyError):
                 continue  # of another version: the trials are there, so it is judged anew
             if result.design == design:
-                return result
+                return _with_model_of(result, path)
         return None
 
-    def save(self, result: ComparisonResult) -> None:
-        """Writes the results; those of another design are kept under a name of their own."""
+    def make_room(self, design: str) -> None:
+        """Gives what another design left here names of its own: results, report and model.
+
+        Args:
+            design: the one that is to write.
+        """
         present = self.path / RESULTS
-        if present.is_file() and _design_in(present) != result.design:
-            mark = hashlib.sha256(present.read_bytes()).hexdigest()[:8]
-            for name in (RESULTS, REPORT):
-                old = self.path / name
-                if old.is_file():
-                    old.rename(old.with_name(f"{old.stem}-{mark}{old.suffix}"))
-        result.save(present)
+        if not present.is_file() or _design_in(present) == design:
+            return
+        mark = hashlib.sha256(present.read_bytes()).hexdigest()[:8]
+        for name in (
+            MODEL,
+            REPORT,
+            RESULTS,
+        ):  # results last: a crash before moves them again
+            old, new = self.path / name, self.path / _marked(name, mark)
+            if old.exists() and not new.exists():
+                old.rename(new)
+
+    def save(self, result: ComparisonResult) -> None:
+        """Writes the results, having made room."""
+        self.make_room(result.design)
+        result.save(self.path / RESULTS)
 
     def _all_results(self) -> list[Path]:
         others = sorted(self.path.glob("results-*.json")) if self.path.is_dir() else []
@@ -90,3 +103,16 @@ def _design_in(path: Path) -> str | None:
         return json.loads(path.read_text(encoding="utf-8")).get("design")
     except (ValueError, AttributeError):
         return None
+
+
+def _marked(name: str, mark: str) -> str:
+    path = Path(name)
+    return f"{path.stem}-{mark}{path.suffix}"
+
+
+def _with_model_of(result: ComparisonResult, path: Path) -> ComparisonResult:
+    """The result, with the name that its model has beside this file."""
+    if result.left is None or result.left.model is None or path.name == RESULTS:
+        return result
+    model = MODEL + path.stem.removeprefix(Path(RESULTS).stem)
+    return replace(result, left=replace(result.left, model=model))

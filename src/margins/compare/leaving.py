@@ -13,6 +13,7 @@ from torch import Tensor
 
 from margins.compare.candidates import Candidate
 from margins.compare.inputs import InputsOf
+from margins.compare.kept import MODEL, REFITS
 from margins.compare.planning import Design, digest_of
 from margins.compare.results import Left
 from margins.errors import MarginsError
@@ -25,7 +26,6 @@ from margins.training.model import Model, load
 
 REPORT_SEEDS = 3
 RESAMPLES = 500
-MODEL, REFITS = "model", "refits"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,10 +62,8 @@ def refitted(
     models: list[Model] = []
     for number in range(1, num_seeds + 1):
         spec = design.spec(place, "refit", candidate, values, seed=design.seed_of(place, number))
-        key, kept = (
-            digest_of(spec),
-            None if folder is None else folder / REFITS / f"{candidate.name}-{number}",
-        )
+        key = digest_of(spec)
+        kept = None if folder is None else folder / REFITS / key[:16]
         model = None if kept is None else _known(kept, key)
         if model is None:
             recipe = candidate.recipe(design.training, values, seed=design.seed_of(place, number))

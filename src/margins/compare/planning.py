@@ -29,6 +29,8 @@ _OWN = {
     "plan": "a comparison trains one phase so far",
     "decisions": "candidates= says how each decides",
 }
+EVIDENCE = ("num_folds", "num_repeats", "num_seeds", "seed")
+"""What can be changed to look once more at the same question."""
 _WITHOUT_CODE_OF = ("cli", "report")  # they train and judge nothing
 
 
@@ -149,11 +151,9 @@ class Design:
         }
 
     def family(self) -> str:
-        """The same for designs that differ in how much evidence they ask for alone."""
-        data = self.to_data()
-        return digest_of(
-            {k: v for k, v in data.items() if k not in ("num_folds", "num_repeats", "num_seeds")}
-        )
+        """The same for designs that ask the same of the same data, with more or with other draws."""
+        kept = {key: value for key, value in self.to_data().items() if key not in (*EVIDENCE, "question")}
+        return digest_of({**kept, "columns": self.rows.columns.model_dump(mode="json")})
 
     @cached_property
     def digest(self) -> str:

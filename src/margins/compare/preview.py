@@ -51,8 +51,17 @@ def piloted_preview(design: Design, scores: Sequence[Sequence[float]]) -> Previe
         return Preview(low=None, high=None, how="pilot", sentences=["One fold tells nothing of spread."])
     seeds = float((found[:, 0] - found[:, 1]).std(ddof=1)) / math.sqrt(design.num_seeds)
     folds = math.sqrt(2) * float(found.mean(1).std(ddof=1))
-    low, high = sorted((_detectable(design, seeds), _detectable(design, folds)))
     level = float(found.mean())
+    if not seeds:
+        return Preview(
+            low=None, high=None, how="pilot",
+            sentences=[
+                f"{_folds(design)}: in a pilot of {design.baseline.title} two seeds scored alike on every "
+                f"fold (mean {level:.4f}), which tells nothing of what could be found.",
+                *_too_few(design, 0.0, level),
+            ],
+        )  # fmt: skip
+    low, high = sorted((_detectable(design, seeds), _detectable(design, folds)))
     return Preview(
         low=low, high=high, how="pilot",
         sentences=[
@@ -77,7 +86,7 @@ def _folds(design: Design) -> str:
 
 def _too_few(design: Design, low: float, level: float | None) -> list[str]:
     """A sentence when no recipe could be called better, however good it is."""
-    start = "These are too few folds for any recipe to be called better"
+    start = "These are too few folds to expect that any recipe will be called better"
     fix = "Ask for more folds or repeats, or compare fewer recipes."
     spreads = _detectable(design, 1.0)
     if spreads > HOPELESS:
@@ -85,7 +94,13 @@ def _too_few(design: Design, low: float, level: float | None) -> list[str]:
             f"{start}: it would have to lead by {spreads:.0f} times what differences vary by over folds. "
             f"{fix}"
         ]
-    room = math.inf if level is None else abs((1.0 if design.metric.higher_is_better else 0.0) - level)
+    is_bounded = design.metric.kind in ("f1", "accuracy", "ranking", "candidates")
+    room = (1.0 if is_bounded else math.inf) if level is None else _room(design, level)
     if low > room:
         return [f"{start}: not even a perfect one (+{room:.4f}) would be found four times in five. {fix}"]
     return []
+
+
+def _room(design: Design, level: float) -> float:
+    """What a perfect recipe would gain."""
+    return abs((1.0 if design.metric.higher_is_better else 0.0) - level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from margins.compare.checks import check_design
 from margins.compare.collecting import ByFold, description_of, fold_scores, recipe_results, sorted_out
 from margins.compare.describe import copies_across_folds, protocol
 from margins.compare.designing import Rope, designed
-from margins.compare.execution import executor_for
+from margins.compare.execution import Executor, executor_for
 from margins.compare.folding import Spoiling
 from margins.compare.judge import Judgement, judge
 from margins.compare.kept import ComparisonFolder
 from margins.compare.leaving import REPORT_SEEDS, refitted, reported
-from margins.compare.planning import Design
+from margins.compare.planning import EVIDENCE, Design
 from margins.compare.preview import PILOT_SEEDS, piloted_preview, stated_preview
 from margins.compare.results import ComparisonResult, FailedRecipe, Left, Preview
 from margins.compare.scheduling import Memory, OnTrialDone, Schedule, TrialStore
@@ -31,7 +31,7 @@ from margins.compare.store import RunStore
 from margins.data.frame import Frame
 from margins.errors import MarginsError
 from margins.training.machine import Device
-from margins.training.request import Roles
+from margins.training.request import Request, Roles
 
 
 def compare(
@@ -120,27 +120,29 @@ def compare(
     )  # fmt: skip
     if spread is not None and not 0 < spread < float("inf"):
         raise MarginsError("spread", expected="a number above 0", received=str(spread))
+    Request(device=device)  # says what is wrong with it
     folder = None if out is None else ComparisonFolder(Path(out))
-    say = tell or (lambda _: None)
+    if folder is not None:
+        folder.check()
     prior = check_design(design)
-    for sentence in _told_first(design, prior):
-        say(sentence)
-    with _opened(design, folder, force=force) as (store, looked):
-        known = None if folder is None else folder.finished(design.digest)
-        if known is not None:
-            say("These results were here already; nothing was trained again.")
-            return known
-        clock = _Clock()
-        bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
-        with executor_for(on, bench) as executor:
-            names = [roles.name for roles in design.places]
-            course = _Course(design, store, Schedule(store, executor, names, on_trial_done))
-            preview = course.preview(spread)
-            for sentence in preview.sentences:
-                say(sentence)
-            judged, failed = sorted_out(design, course.judged())
-            judgement = _judgement(design, judged, looked=looked)
-            left = course.leave(judgement, device=device, folder=None if folder is None else folder.path)
+    clock, say = _Clock(), tell or (lambda _: None)
+    known = None if folder is None else folder.finished(design.digest)
+    if known is not None:
+        say("These results were here already; nothing was trained again.")
+        return known
+    bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
+    with executor_for(on, bench) as executor, _opened(design, folder, force=force) as (store, looked):
+        for sentence in _told_first(design, prior):
+            say(sentence)
+        course = _Course(design, store, executor, on_trial_done, spread)
+        preview = course.preview()
+        for sentence in preview.sentences:
+            say(sentence)
+        judged, failed = sorted_out(design, course.judged())
+        judgement = _judgement(design, judged, looked=looked)
+        if folder is not None:
+            folder.make_room(design.digest)
+        left = course.leave(judgement, device=device, folder=None if folder is None else folder.path)
         result = _result(design, clock, judged, failed, judgement, prior)
         result = replace(result, preview=preview, left=left, looked=looked)
         result = replace(result, answer=answer_of(result, design.metric))
@@ -204,19 +206,29 @@ def _result(
     )
 
 
-@dataclass(frozen=True, eq=False)
 class _Course:
     """The parts of a comparison that train."""
 
-    design: Design
-    store: TrialStore
-    schedule: Schedule
+    def __init__(
+        self,
+        design: Design,
+        store: TrialStore,
+        executor: Executor,
+        on_trial_done: OnTrialDone | None,
+        spread: float | None,
+    ) -> None:
+        self.design, self.store, self.spread = design, store, spread
+        num = design.budget.num_trainings(design.num_seeds)
+        expected = len(design.folds) * len(design.candidates) * num
+        expected += 0 if spread is not None else PILOT_SEEDS * design.num_folds
+        names = [roles.name for roles in design.places]
+        self.schedule = Schedule(store, executor, names, on_trial_done, expected=expected)
 
-    def preview(self, spread: float | None) -> Preview:
+    def preview(self) -> Preview:
         """What the design can show, told before anything is judged."""
         design = self.design
-        if spread is not None:
-            return stated_preview(design, spread)
+        if self.spread is not None:
+            return stated_preview(design, self.spread)
         seeds = range(1, PILOT_SEEDS + 1)
         found = self.schedule.run(
             {
@@ -282,7 +294,6 @@ def _opened(
     if folder is None:
         yield Memory(), False
         return
-    folder.check()
     with RunStore.open(folder.store, design=design.to_data(), force=force) as store:
         store.forget_failed()
         own = _evidence(design)
@@ -295,10 +306,8 @@ def _record_look(design: Design, store: TrialStore) -> None:
 
 
 def _evidence(design: Design) -> dict[str, Any]:
-    return {
-        "family": design.family(), "num_folds": design.num_folds, "num_repeats": design.num_repeats,
-        "num_seeds": design.num_seeds,
-    }  # fmt: skip
+    data = design.to_data()
+    return {"family": design.family(), **{key: data[key] for key in EVIDENCE}}
 
 
 def _winner_of(judgement: Judgement, baseline: str) -> str:

@@ -88,6 +88,7 @@ class Schedule:
         executor: runs the rest, as many at once as it has slots, place after place.
         place_names: of the design's places, for people.
         on_trial_done: told after every trial.
+        expected: trials of all strands that it will be given, as far as is known.
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class Schedule:
         executor: Executor,
         place_names: list[str],
         on_trial_done: OnTrialDone | None = None,
+        *,
+        expected: int = 0,
     ) -> None:
         self._store, self._executor, self._names, self._told = store, executor, place_names, on_trial_done
         self._queue: list[tuple[int, int, Trial]] = []
@@ -103,7 +106,8 @@ class Schedule:
         self._waiting: dict[str, list[_Running]] = {}
         self._trials: dict[str, Trial] = {}
         self._results: dict[Hashable, Any] = {}
-        self._done = self._total = self._from_store = 0
+        self._done = self._from_store = 0
+        self._total = expected
 
     def run(self, strands: Mapping[Hashable, tuple[Strand, int]]) -> dict[Hashable, Any]:
         """The results of all strands, by name; of one that cannot go on, the error that says why.
@@ -113,7 +117,7 @@ class Schedule:
         """
         self._results = {}
         running = [_Running(name, strand, expected=num) for name, (strand, num) in strands.items()]
-        self._total += sum(one.expected for one in running)
+        self._total = max(self._total, self._done + sum(one.expected for one in running))
         for one in running:
             self._advance(one, first=True)
         while len(self._results) < len(running):

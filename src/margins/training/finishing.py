@@ -44,10 +44,20 @@ SHOWN = {
 _OF_CALIBRATION = ("log_loss", "ece")
 
 
-def fitted_calibration(recipe: Recipe, select: SelectPredictions) -> Calibration | None:
-    """The calibration that the recipe asks for, of class probabilities."""
+def fitted_calibration(
+    recipe: Recipe, select: SelectPredictions, *, prior_shift: Tensor | None
+) -> Calibration | None:
+    """The calibration that the recipe asks for, of class probabilities.
+
+    Args:
+        recipe: names it.
+        select: raw scores of the select rows.
+        prior_shift: [C] the offset of the calibration, when training worked against the class prior.
+    """
     name = recipe.decisions.calibration
-    return None if name is None or recipe.task != "classes" else _CALIBRATIONS[name].fit(select)
+    if name is None or recipe.task != "classes":
+        return None
+    return _CALIBRATIONS[name].fit(select, offset=prior_shift)
 
 
 def fitted_thresholds(recipe: Recipe, select: SelectPredictions) -> Thresholds | None:

@@ -96,13 +96,13 @@ class Job:
         return model if scores is None or rows is None else self._with_decisions(model, rows, scores)
 
     def _with_decisions(self, model: Model, rows: SelectRows, scores: torch.Tensor) -> Model:
-        corrected = self._select_predictions(rows, model.with_prior(scores))
+        assert self.ledger is not None  # noqa: S101 - classes and labels have one
+        select = self._select_predictions(rows, scores)
         model = replace(
             model,
-            calibration=fitted_calibration(self._recipe, corrected),
-            thresholds=fitted_thresholds(self._recipe, self._select_predictions(rows, scores)),
+            calibration=fitted_calibration(self._recipe, select, prior_shift=self.ledger.shift()),
+            thresholds=fitted_thresholds(self._recipe, select),
         )
-        assert self.ledger is not None  # noqa: S101 - classes and labels have one
         return replace(model, cut=fitted_cut(model, scores, rows, self.ledger.population))
 
     def _checked_ledger(self) -> PriorLedger | None:

@@ -54,10 +54,11 @@ class Model:
         coding: what its outputs mean.
         preparation: columns to inputs.
         network: inputs to scores.
-        calibration: scores to class probabilities; None is the softmax.
+        calibration: scores to class probabilities; None is the softmax. Its offset is the prior's shift.
         thresholds: scores to label sets; None cuts at probability 0.5.
         prior_shift: [C] added to scores before they become probabilities, when training worked against the
-            class prior; decisions are made without it. None when it did not.
+            class prior; decisions are made without it. None when it did not. A calibration that has it as its
+            offset takes raw scores: what it divides or stretches is the score alone.
         cut: decides for a class; None decides for the largest. Probabilities are the same with it.
         about: where it comes from: data, scores, versions. Plain data.
     """
@@ -124,8 +125,11 @@ class Model:
             raise MarginsError("predict_proba", expected="a model of classes", received="one of values")
         if self.recipe.task == "label_sets":
             return self.with_prior(scores).double().sigmoid().numpy()
-        moved = self.with_prior(scores)
-        return probabilities_of(moved) if self.calibration is None else self.calibration.probabilities(moved)
+        if self.calibration is None:
+            return probabilities_of(self.with_prior(scores))
+        # One without an offset, as older files have, was fitted on scores with the shift in them.
+        raw = self.calibration.offset is not None
+        return self.calibration.probabilities(scores if raw else self.with_prior(scores))
 
     def decision_shares(self, scores: Tensor) -> Floats:
         """[N, C] whose largest entry is the class decided for: the probabilities, but moved by the cut.

@@ -47,11 +47,12 @@ def export_onnx(model: Model, path: str | Path, *, data: Any = None) -> Path:
     Inputs are named as the fields of the preparation's dataclass (`numbers` and `categories`, `pixels`,
     `values`), their first axis is the batch, of any length from 1; a field without columns is left out. The
     output `scores` [B, C] is raw. Metadata hold, as JSON and each with `margins.` before its name: `task`,
-    `outputs` (their names), `columns`, `preparation`, `calibration` (a temperature divides the scores before
-    the softmax), `prior_shift` (added to the scores before that, for probabilities; decisions are made by
-    the softmax of raw scores then), `cut` (of the logarithms of the shares that decide: class 1 above
-    `log_odds`, or `tau * log_prior` is subtracted), `thresholds` of labels, which raw scores must reach, and,
-    for values, `unit` (the mean and deviation of training).
+    `outputs` (their names), `columns`, `preparation`, `calibration` (of a temperature, probabilities are
+    softmax(scores / temperature + offset), without the offset where it is null), `prior_shift` (the same
+    numbers as that offset; added to the scores themselves where there is no calibration or its offset is
+    null; decisions are made by the softmax of raw scores then), `cut` (of the logarithms of the shares that
+    decide: class 1 above `log_odds`, or `tau * log_prior` is subtracted), `thresholds` of labels, which raw
+    scores must reach, and, for values, `unit` (the mean and deviation of training).
 
     Args:
         model: whose encoder is tabular, embeddings, small_resnet or small_vit.
