@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints
 PIP := $(BIN)/python $(PIP_INSTALL)
 PEERS_PIP := $(PEERS)/python $(PIP_INSTALL)
 # In this order; those of margins alone, then those against other libraries.
-BENCHMARKS := limits import_time dense_losses pair_sums soft_topk spherical_head trainer
+BENCHMARKS := limits import_time dense_losses pair_sums soft_topk spherical_head trainer compare_overhead
 PEER_BENCHMARKS := many_classes auc_pairs metric_learning in_batch
 # The tests run in two processes, so each of them computes with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal

@@ -123,6 +123,110 @@ def test_temperature_says_when_it_stands_at_a_bound():
     assert not Temperature.fit(made_up(0)).at_bound
 
 
+# An offset
+
+PRIOR = np.array([0.9, 0.07, 0.03])
+OFFSET = np.log(PRIOR) - np.log(1 / 3)  # of training on equal shares
+
+
+def planted(
+    t0: float, seed: int = 0, *, num: int = 20000, num_classes: int = 3
+) -> tuple[SelectPredictions, np.ndarray]:
+    """Scores: t0 times the log probabilities under equal shares; and the probabilities under PRIOR."""
+    draws = np.random.default_rng(seed)
+    fair = log_softmax(draws.normal(0, 1.5, (num, num_classes)), axis=1)
+    p = np.exp(log_softmax(fair + OFFSET[:num_classes], axis=1))
+    labels = (p.cumsum(1) < draws.random((num, 1))).sum(1).clip(max=num_classes - 1)
+    return SelectPredictions(t0 * fair, labels), p
+
+
+@pytest.mark.parametrize("t0", [0.4, 1.0, 3.0])
+def test_with_the_offset_a_temperature_finds_the_planted_one_and_the_true_probabilities(t0: float):
+    select, true = planted(t0)
+    found = Temperature.fit(select, offset=OFFSET)
+    assert found.temperature == pytest.approx(t0, rel=0.05)
+    p = found.probabilities(select.logits)
+    assert np.abs(p - true).max() < 0.02
+    # The other order, over scores with the offset in them, is right only where nothing is to be divided.
+    moved = SelectPredictions(select.numbers() + OFFSET, select.labels)
+    other = Temperature.fit(moved)
+    off = np.abs(other.probabilities(moved.logits) - true).mean()
+    gap = log_loss(other.probabilities(moved.logits), select.class_ids()) - log_loss(p, select.class_ids())
+    if t0 == 1.0:
+        assert off < 0.01
+        assert abs(gap) < 1e-3
+    else:
+        assert abs(other.temperature / t0 - 1) > 0.05
+        assert off > 5 * np.abs(p - true).mean()
+        assert gap > 0.01
+    alone = np.abs(Temperature.fit(select).probabilities(select.logits) - true).mean()
+    assert alone > 0.1
+
+
+@pytest.mark.parametrize("t0", [0.3, 1.0, 4.0])
+def test_a_temperature_with_an_offset_is_the_minimum_that_an_independent_search_finds(t0: float):
+    for seed in range(5):
+        select, _ = planted(t0, seed, num=500)
+        z, y = select.numbers(), select.class_ids()
+
+        def loss(log_t: float, z: np.ndarray = z, y: np.ndarray = y) -> float:
+            return -log_softmax(z / np.exp(log_t) + OFFSET, axis=1)[np.arange(len(y)), y].mean()
+
+        found = Temperature.fit(select, offset=OFFSET).temperature
+        search = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+        assert found == pytest.approx(np.exp(search.x), rel=1e-6)
+        assert loss(np.log(found)) <= search.fun + 1e-15
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_offset_that_moves_nothing_changes_nothing(method: type[Calibration]):
+    for num_classes in (2,) if method is Platt else (2, 4):
+        select = made_up(7, num_classes=num_classes)
+        without = method.fit(select)
+        assert without.offset is None
+        for same in (np.zeros(num_classes), np.full(num_classes, 0.7)):
+            found = method.fit(select, offset=same)
+            p = found.probabilities(select.logits)
+            close = 1e-12 if method is Temperature else 1e-6
+            assert p == pytest.approx(without.probabilities(select.logits), abs=close)
+            if isinstance(found, Temperature) and isinstance(without, Temperature):
+                assert found.temperature == pytest.approx(without.temperature, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("t0", [0.3, 1.0, 4.0])
+def test_calibration_with_an_offset_is_never_worse_than_the_offset_alone_and_comes_back_from_json(
+    method: type[Calibration], t0: float
+):
+    for seed in range(3):
+        num_classes = 2 if method is Platt else 3
+        select, _ = planted(t0, seed, num=300, num_classes=num_classes)
+        offset, y = OFFSET[:num_classes], select.class_ids()
+        fitted = method.fit(select, offset=torch.from_numpy(offset))
+        p = fitted.probabilities(select.logits)
+        assert p.sum(1) == pytest.approx(np.ones(len(p)))
+        assert log_loss(p, y) <= log_loss(np.exp(log_softmax(select.numbers() + offset, axis=1)), y)
+        if method in (VectorScaling, Platt):
+            best = Temperature.fit(select, offset=offset).probabilities(select.logits)
+            assert log_loss(p, y) <= log_loss(best, y) + 1e-15
+        back = calibration_from(json.loads(json.dumps(fitted.to_data())))
+        assert back.offset == tuple(offset.tolist())
+        assert (back.probabilities(select.logits) == p).all()
+        unmoved = {key: value for key, value in fitted.to_data().items() if key != "offset"}
+        older = calibration_from(unmoved)
+        assert older.offset is None
+        assert np.abs(older.probabilities(select.logits) - p).max() > 0.05
+
+
+def test_an_offset_that_does_not_fit_is_refused():
+    select = made_up(0)
+    for bad in (np.zeros(3), np.array([0.0, -np.inf]), np.array([0, 1])):
+        with pytest.raises(MarginsError, match="offset"):
+            Temperature.fit(select, offset=bad)
+    with pytest.raises(MarginsError, match="logits"):
+        Temperature(temperature=1.0, offset=(0.0, 1.0)).probabilities(np.zeros((1, 3)))
+
+
 def test_vector_scaling_mends_a_shift_that_a_temperature_cannot():
     select = made_up(3, num_classes=4, num=2000)
     shifted = SelectPredictions(select.numbers() + np.array([2.0, 0, 0, -2]), select.labels)

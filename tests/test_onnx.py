@@ -112,6 +112,24 @@ def test_metadata_say_what_the_scores_mean(tmp_path: Path):
     )
 
 
+def test_probabilities_of_a_training_against_the_prior_follow_from_the_file_alone(tmp_path: Path):
+    shares = {"label": ["rare" if k % 6 == 0 else "usual" for k in range(NUM)]}
+    recipe = {"max_epochs": 4, "objective": {"targets": {"logit_adjustment": 1.0}}}
+    model = margins.train(numbers(**shares), target="label", inputs=["a", "b"], recipe=recipe).model
+    frame = read_frame(numbers())
+    path = export_onnx(model, tmp_path / "model.onnx")
+    session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    told = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    calibration = told["margins.calibration"]
+    assert calibration["offset"] == told["margins.prior_shift"]
+    assert calibration["temperature"] != 1
+    scores = scores_of(path, model.preparation(model.frame_of(frame)), ["numbers"]).astype(np.float64)
+    moved = scores / calibration["temperature"] + np.array(calibration["offset"])
+    p = torch.from_numpy(moved).softmax(1).numpy()
+    np.testing.assert_allclose(p, model.predict_proba(frame), atol=1e-5)
+    assert [model.classes[c] for c in scores.argmax(1)] == model.predict(frame).tolist()
+
+
 def test_metadata_undo_the_standardisation_of_values(tmp_path: Path):
     model, frame = trained("values")
     path = export_onnx(model, tmp_path / "model.onnx")

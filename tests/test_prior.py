@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from margins.cli.main import run
 from margins.data.reading import read_frame
 from margins.errors import MarginsError
 from margins.estimators import MarginsClassifier
+from margins.evaluation.calibration import Temperature
+from margins.evaluation.select_role import SelectPredictions
 from margins.targets import Targets
 from margins.training.finishing import judged_by
 from margins.training.fit import train
+from margins.training.model import Model
 from margins.training.objective import Objective, StepTargets
 from margins.training.objective_settings import ObjectiveSettings
 from margins.training.predicting import metric_of
@@ -232,6 +236,88 @@ def test_an_estimator_decides_as_its_model_does():
     fitted = MarginsClassifier(BALANCED, max_epochs=10).fit(X, y)
     assert fitted.predict(X).tolist() == fitted.model_.predict(X).tolist()
     assert (fitted.predict(X) == "rare").mean() > 0.2 > (fitted.predict_proba(X).argmax(1) == 0).mean()
+
+
+# A calibration and the shift
+
+
+def sure_rows(num: int, seed: int) -> dict[str, Any]:
+    """Few rows of many columns with rare classes: a training of them is far too sure."""
+    draws = np.random.default_rng(seed)
+    labels = draws.choice(3, num, p=[0.9, 0.07, 0.03])
+    x = draws.normal(size=(num, 20)) + 0.9 * np.eye(3, 20)[labels]
+    return {f"x{k}": x[:, k] for k in range(20)} | {"label": [NAMES[c] for c in labels]}
+
+
+SURE = {"max_epochs": 40, "patience": None, "encoder": {"name": "tabular", "dropout": 0.0}}
+
+
+def truth_of(model: Model, table: dict[str, Any]) -> np.ndarray:
+    return np.array([model.classes.index(name) for name in table["label"]])
+
+
+@pytest.mark.parametrize("kind", ["temperature", "vector", "isotonic"])
+def test_a_calibration_has_the_shift_as_its_offset_and_is_loaded_as_it_was(kind: str, tmp_path):
+    changes = {**adjusted(1.0), "max_epochs": 3, "decisions": {"calibration": kind}}
+    model = train(sure_rows(600, 0), target="label", recipe=changes).model
+    assert model.calibration is not None
+    assert model.calibration.offset == model.prior_shift
+    fresh = sure_rows(300, 1)
+    scores, p = model.scores(fresh), model.predict_proba(fresh)
+    if isinstance(model.calibration, Temperature):
+        z = scores.double() / model.calibration.temperature + torch.tensor(
+            model.prior_shift, dtype=torch.float64
+        )
+        assert p == pytest.approx(z.softmax(1).numpy(), abs=1e-12)
+        assert model.calibration.temperature != 1
+    loaded = margins.load(model.save(tmp_path / "m"))
+    assert np.array_equal(loaded.predict_proba(fresh), p)
+    # Decisions are those of raw scores, whatever the calibration.
+    assert list(loaded.predict(fresh)) == [model.classes[c] for c in scores.argmax(1)]
+
+
+def test_a_temperature_of_the_score_alone_is_better_than_one_of_the_corrected_score():
+    run = train(sure_rows(1000, 0), target="label", recipe={**SURE, **adjusted(1.0)})
+    model, found = run.model, run.model.calibration
+    assert isinstance(found, Temperature)
+    assert found.temperature > 1.2  # too sure indeed
+    select = {name: np.array(cells)[run.division.select] for name, cells in sure_rows(1000, 0).items()}
+    corrected = SelectPredictions(model.with_prior(model.scores(select)), truth_of(model, select))
+    # As files of before say it: without an offset, fitted on corrected scores.
+    other = replace(model, calibration=Temperature.fit(corrected))
+    log_loss, fresh = metric_of("classes", "log_loss"), sure_rows(4000, 1)
+    here, there, bare = (
+        log_loss(m.predict_proba(fresh), truth_of(model, fresh))
+        for m in (model, other, replace(model, calibration=None))
+    )
+    assert here < min(there, bare) - 0.01
+    assert run.calibration["report"]["after"]["log_loss"] == run.scores["report"]["log_loss"]
+    assert list(other.predict(fresh)) == list(model.predict(fresh))
+
+
+def test_a_file_without_an_offset_gives_the_probabilities_that_it_gave(tmp_path):
+    model = train(sure_rows(600, 0), target="label", recipe={**adjusted(1.0), "max_epochs": 3}).model
+    folder = model.save(tmp_path / "m")
+    described = json.loads((folder / "model.json").read_text())
+    described["calibration"] = {"method": "temperature", "temperature": 0.6, "at_bound": False}
+    (folder / "model.json").write_text(json.dumps(described))
+    fresh = sure_rows(100, 1)
+    corrected = model.scores(fresh).double() + torch.tensor(model.prior_shift, dtype=torch.float64)
+    p = margins.load(folder).predict_proba(fresh)
+    assert p == pytest.approx((corrected / 0.6).softmax(1).numpy(), abs=1e-12)
+    assert np.abs(p - model.predict_proba(fresh)).max() > 0.01
+
+
+def test_without_a_shift_the_temperature_is_that_of_the_scores():
+    run = train(sure_rows(600, 0), target="label", recipe={"max_epochs": 3})
+    model, found = run.model, run.model.calibration
+    assert isinstance(found, Temperature)
+    assert found.offset is None
+    select = {name: np.array(cells)[run.division.select] for name, cells in sure_rows(600, 0).items()}
+    by_hand = Temperature.fit(SelectPredictions(model.scores(select), truth_of(model, select)))
+    assert found.temperature == pytest.approx(by_hand.temperature, rel=1e-12)
+    p = (model.scores(select).double() / found.temperature).softmax(1).numpy()
+    assert model.predict_proba(select) == pytest.approx(p, abs=1e-12)
 
 
 # Calibration before and after

@@ -12,6 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -146,6 +147,7 @@ def _beside(name: str) -> ModuleType:
 
 _SPEED = _beside("speed")
 _MANY_LABELS = _beside("many_labels_page")
+_COMPARISONS = _beside("comparisons_page")
 PARTS: dict[str, Callable[[], str]] = {
     **{part.__name__: part for part in (metrics, methods, candidates, recipe_keys, command_line, floors)},
     "speed_drawn": _SPEED.drawn,
@@ -154,6 +156,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "speed_on_cuda": _SPEED.on_cuda,
     "many_labels_quality": _MANY_LABELS.quality,
     "many_labels_cost": _MANY_LABELS.cost,
+    **{
+        f"compared_{path.stem}": partial(_COMPARISONS.ranking, path.stem)
+        for path in sorted(_COMPARISONS.FOLDER.glob("*.json"))
+    },
 }
 
 

@@ -157,7 +157,7 @@ class VectorScaling(Calibration):
 
 @dataclass(frozen=True, kw_only=True)
 class Platt(Calibration):
-    """Two classes: a slope and a shift of the log-odds (Platt 1999); ridge and offset as in `VectorScaling`."""
+    """Two classes: slope and shift of the log-odds (Platt 1999); ridge and offset as in `VectorScaling`."""
 
     method: ClassVar[str] = "platt"
     slope: float
