@@ -157,8 +157,7 @@ def _rope(text: str) -> Any:
 def _run_and_tell(
     run: Callable[[TrialProgress, Callable[[str], None]], ComparisonResult], *, folder: Path, as_json: bool
 ) -> None:
-    result = _run_or_stop(run, folder)
-    ComparisonFolder(folder).save(result)
+    result = ComparisonFolder(folder).save(_run_or_stop(run, folder))
     write_report(result, folder / REPORT)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(result), indent=1, allow_nan=False))

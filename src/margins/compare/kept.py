@@ -87,10 +87,19 @@ class ComparisonFolder:
             if old.exists() and not new.exists():
                 old.rename(new)
 
-    def save(self, result: ComparisonResult) -> None:
-        """Writes the results, having made room."""
+    def save(self, result: ComparisonResult) -> ComparisonResult:
+        """Writes the results, having made room; what had a name of its own gets back the usual one."""
         self.make_room(result.design)
+        left = result.left
+        if left is not None and left.model not in (None, MODEL):
+            mark = str(left.model).removeprefix(f"{MODEL}-")
+            for name in (MODEL, REPORT, RESULTS):
+                old = self.path / _marked(name, mark)
+                if old.exists():
+                    old.rename(self.path / name)
+            result = replace(result, left=replace(left, model=MODEL))
         result.save(self.path / RESULTS)
+        return result
 
     def _all_results(self) -> list[Path]:
         others = sorted(self.path.glob("results-*.json")) if self.path.is_dir() else []

@@ -126,10 +126,9 @@ def compare(
         folder.check()
     prior = check_design(design)
     clock, say = _Clock(), tell or (lambda _: None)
-    known = None if folder is None else folder.finished(design.digest)
-    if known is not None:
+    if folder is not None and (known := folder.finished(design.digest)) is not None:
         say("These results were here already; nothing was trained again.")
-        return known
+        return folder.save(known)
     bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
     with executor_for(on, bench) as executor, _opened(design, folder, force=force) as (store, looked):
         for sentence in _told_first(design, prior):
