@@ -76,8 +76,7 @@ def test_texts_are_hashed_once_for_all_folds_repeats_and_recipes(monkeypatch: py
 
     monkeypatch.setattr(HashedTextPreparation, "inputs_of", counted)
     quick(texts(), num_repeats=2)
-    # Once to check the data, once for all trials, once for the training that is left behind.
-    assert [num for num in hashed if num] == [60] * 3
+    assert [num for num in hashed if num] == [60]
 
 
 def test_rows_of_weight_zero_do_not_count_in_the_score():

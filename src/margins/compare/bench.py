@@ -24,12 +24,14 @@ class Bench:
         rows: the data.
         places: the roles of rows, by the digest that trials name them with.
         device: that trains.
+
+    Its `inputs` are those of all rows, for others in the same process.
     """
 
     def __init__(self, rows: ComparedRows, places: dict[str, FoldRoles], *, device: Device = "cpu") -> None:
         self._rows, self._places = rows, places
-        self._device: Device = device
-        self._inputs = self._fresh_inputs()
+        self.device: Device = device
+        self.inputs = self._fresh_inputs()
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
         """The scores of the trial, by role, with how far it trained; whoever runs it measures its time.
@@ -43,8 +45,8 @@ class Bench:
         roles = self._places[task["roles"]]
         recipe = validated(Recipe, task["recipe"], what="recipe")
         division = roles.division(with_test=task["kind"] == "outer")
-        problem = self._rows.problem(division, self._inputs, roles.labels)
-        model, fitted = train_problem(problem, recipe, device=self._device)
+        problem = self._rows.problem(division, self.inputs, roles.labels)
+        model, fitted = train_problem(problem, recipe, device=self.device)
         epochs = sum(len(phase.history) for phase in fitted)
         scores: dict[str, dict[str, float]] = model.about["scores"]
         value: dict[str, Any] = {
@@ -57,11 +59,11 @@ class Bench:
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process makes its own inputs.
-        return {k: v for k, v in self.__dict__.items() if k != "_inputs"}
+        return {k: v for k, v in self.__dict__.items() if k != "inputs"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._inputs = self._fresh_inputs()
+        self.inputs = self._fresh_inputs()
 
     def _fresh_inputs(self) -> InputsOf:
         return InputsOf(self._rows.frame.only(list(self._rows.columns.inputs)))

@@ -15,8 +15,12 @@ from margins.training.predicting import measured
 from margins.training.prior import prior_ledger, refuse_double_correction
 
 
-def check_design(design: Design) -> dict[str, list[str]]:
+def check_design(design: Design, inputs_of: InputsOf) -> dict[str, list[str]]:
     """Refuses what some trial could not use.
+
+    Args:
+        design: of the comparison.
+        inputs_of: makes the inputs of all rows.
 
     Returns:
         name of a recipe to sentences on the class prior that its training sees, of those that move it.
@@ -26,7 +30,6 @@ def check_design(design: Design) -> dict[str, list[str]]:
             one in which several parts correct the class prior.
     """
     sentences = _check_recipes(design)
-    inputs_of = InputsOf(design.rows.frame.only(list(design.rows.columns.inputs)))
     for roles in design.places:
         with_test = bool(len(roles.test))
         problem = design.rows.problem(roles.division(with_test=with_test), inputs_of, roles.labels)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from margins.compare.bench import Bench
 from margins.compare.candidates import Candidate
-from margins.compare.inputs import InputsOf
 from margins.compare.kept import MODEL, REFITS
 from margins.compare.planning import Design, digest_of
 from margins.compare.results import Left
@@ -21,7 +21,6 @@ from margins.evaluation.paired_bootstrap import paired_bootstrap
 from margins.targets import Targets
 from margins.training.finishing import SHOWN, judged_by, measured_outputs
 from margins.training.in_memory import train_problem
-from margins.training.machine import Device
 from margins.training.model import Model, load
 
 REPORT_SEEDS = 3
@@ -43,7 +42,7 @@ def refitted(
     values: Mapping[str, Any],
     *,
     num_seeds: int,
-    device: Device,
+    bench: Bench,
     folder: Path | None,
 ) -> Refit:
     """Trains with these hyperparameters; models that an earlier run left are taken from the folder.
@@ -53,12 +52,11 @@ def refitted(
         candidate: the recipe.
         values: of its hyperparameters, found without the report rows.
         num_seeds: trainings.
-        device: that trains.
+        bench: knows the inputs of all rows and the device.
         folder: of the run; None keeps the models in memory alone.
     """
     place = len(design.places) - 1
-    inputs = InputsOf(design.rows.frame.only(list(design.rows.columns.inputs)))
-    problem = design.rows.problem(design.last.division(with_test=False), inputs, design.last.labels)
+    problem = design.rows.problem(design.last.division(with_test=False), bench.inputs, design.last.labels)
     models: list[Model] = []
     for number in range(1, num_seeds + 1):
         spec = design.spec(place, "refit", candidate, values, seed=design.seed_of(place, number))
@@ -67,7 +65,7 @@ def refitted(
         model = None if kept is None else _known(kept, key)
         if model is None:
             recipe = candidate.recipe(design.training, values, seed=design.seed_of(place, number))
-            model = train_problem(problem, recipe, device=device)[0]
+            model = train_problem(problem, recipe, device=bench.device)[0]
             model = replace(model, about={**model.about, "trial": key})
             if kept is not None:
                 model.save(kept)

@@ -124,12 +124,12 @@ def compare(
     folder = None if out is None else ComparisonFolder(Path(out))
     if folder is not None:
         folder.check()
-    prior = check_design(design)
+    bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
+    prior = check_design(design, bench.inputs)
     clock, say = _Clock(), tell or (lambda _: None)
     if folder is not None and (known := folder.finished(design.digest)) is not None:
         say("These results were here already; nothing was trained again.")
         return folder.save(known)
-    bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
     with executor_for(on, bench) as executor, _opened(design, folder, force=force) as (store, looked):
         for sentence in _told_first(design, prior):
             say(sentence)
@@ -141,7 +141,7 @@ def compare(
         judgement = _judgement(design, judged, looked=looked)
         if folder is not None:
             folder.make_room(design.digest)
-        left = course.leave(judgement, device=device, folder=None if folder is None else folder.path)
+        left = course.leave(judgement, bench, folder=None if folder is None else folder.path)
         result = _result(design, clock, judged, failed, judgement, prior)
         result = replace(result, preview=preview, left=left, looked=looked)
         result = replace(result, answer=answer_of(result, design.metric))
@@ -255,7 +255,7 @@ class _Course:
             }
         )
 
-    def leave(self, judgement: Judgement, *, device: Device, folder: Path | None) -> Left:
+    def leave(self, judgement: Judgement, bench: Bench, *, folder: Path | None) -> Left:
         """The winner and the baseline, searched and trained on all rows but those kept to report."""
         design, place = self.design, len(self.design.folds)
         by_name = {c.name: c for c in design.candidates}
@@ -269,7 +269,7 @@ class _Course:
         num_seeds = REPORT_SEEDS if len(design.rows.report) else 1
         refits = {
             name: refitted(
-                design, by_name[name], values[name], num_seeds=num_seeds, device=device, folder=folder
+                design, by_name[name], values[name], num_seeds=num_seeds, bench=bench, folder=folder
             )
             for name in both
         }  # fmt: skip
