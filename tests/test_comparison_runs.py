@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import comparison_job
+import margins
 from made_up_comparisons import QUICK, bench_of, blob_columns, design_of, quick
 from margins import load
 from margins.compare import Candidate, ComparisonResult, Roles, TrialDone, compare, planning
@@ -50,7 +51,8 @@ def undisturbed() -> dict[str, Any]:
 
 def killed_after(folder: Path, num_trials: int, on: str) -> int:
     """Starts the job, kills it with -9 when so many trials are done; gives how many had been stored."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(JOB.parent)}
+    sources = [JOB.parent, Path(margins.__file__).parents[1]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, sources))}
     with subprocess.Popen(
         [sys.executable, str(JOB), str(folder), on], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
