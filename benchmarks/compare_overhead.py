@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from margins.compare import Roles, bench, compare, leaving
+from margins.compare import Roles, compare, leaving
+from margins.compare.trials import bench
 from margins.data import read_frame
 from recording import Row, record
 

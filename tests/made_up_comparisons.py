@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from margins.compare import ComparisonResult, Roles, compare
-from margins.compare.bench import Bench
 from margins.compare.designing import designed
 from margins.compare.planning import Design
+from margins.compare.trials.bench import Bench
 from margins.data import Frame, read_frame
 
 QUICK = {"max_epochs": 3, "patience": 3}

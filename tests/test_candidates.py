@@ -13,12 +13,12 @@ from torch import nn
 from made_up_comparisons import quick
 from made_up_training import select_rows, trainer
 from margins.compare import Candidate, Roles, all_candidates, find_candidate, read_candidates
-from margins.compare.budget import Budget
-from margins.compare.catalogue import BASELINES
+from margins.compare.candidates.catalogue import BASELINES
+from margins.compare.candidates.shortlist import Findings, findings_of, shortlist
+from margins.compare.candidates.spaces import Choice, Span, laid_over, suggestion_of
 from margins.compare.planning import shared_recipe
-from margins.compare.rows import compared_rows
-from margins.compare.shortlist import Findings, findings_of, shortlist
-from margins.compare.spaces import Choice, Span, laid_over, suggestion_of
+from margins.compare.problem.rows import compared_rows
+from margins.compare.trials.budget import Budget
 from margins.data import read_frame
 from margins.data.columns import Columns
 from margins.errors import MarginsError

@@ -26,9 +26,9 @@ from margins.cli import comparison, methods
 from margins.cli.main import run
 from margins.cli.progress import PLAIN_LINES, TrialProgress
 from margins.compare import Candidate, TrialDone, bench, leaving
-from margins.compare.kept import STORE
+from margins.compare.kept.folder import STORE
+from margins.compare.kept.store import RunStore
 from margins.compare.results import ComparisonResult
-from margins.compare.store import RunStore
 from margins.training.request import Roles
 
 ROWS = "text,topic,size\n" + "".join(f"word{i} again,{'ab'[i % 2]},{i}\n" for i in range(20))

@@ -18,8 +18,8 @@ from made_up_comparisons import bench_of, blobs, design_of, outer_value, quick, 
 from margins.compare import ComparisonResult, Roles, TrialDone
 from margins.compare.demo import ROLES as DIGITS
 from margins.compare.demo import digits_frame, long_tail_with_wrong_labels
-from margins.compare.folding import FoldRoles
-from margins.compare.rows import compared_rows
+from margins.compare.problem.folding import FoldRoles
+from margins.compare.problem.rows import compared_rows
 from margins.data import Frame, ReportRows, outer_folds, read_frame, train_and_select
 from margins.evaluation import find_metric
 from margins.evaluation.statistics import corrected_t, holm

@@ -12,8 +12,8 @@ import pytest
 from made_up_comparisons import blob_columns, blobs, design_of, outer_value, quick, texts
 from margins.compare import Roles, Spoiling, TrialDone
 from margins.compare.describe import copies_across_folds
-from margins.compare.inputs import InputsOf
-from margins.compare.rows import compared_rows
+from margins.compare.problem.inputs import InputsOf
+from margins.compare.problem.rows import compared_rows
 from margins.data import read_frame
 from margins.encoders import HashedTextPreparation
 from margins.errors import MarginsError

@@ -22,11 +22,11 @@ from made_up_comparisons import QUICK, bench_of, blob_columns, design_of, quick
 from margins import load
 from margins.compare import Candidate, ComparisonResult, Roles, TrialDone, compare, planning
 from margins.compare.execution import Done, InProcess
-from margins.compare.kept import RESULTS, STORE
+from margins.compare.kept.folder import RESULTS, STORE
+from margins.compare.kept.store import RunStore
 from margins.compare.planning import digest_of
-from margins.compare.scheduling import Memory, Schedule
-from margins.compare.searching import judged_in
-from margins.compare.store import RunStore
+from margins.compare.trials.scheduling import Memory, Schedule
+from margins.compare.trials.searching import judged_in
 from margins.data import ReportRows, read_frame
 from margins.errors import MarginsError
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
 from made_up_results import made_up_result
+from margins.compare.candidates.spaces import Choice, Span
 from margins.compare.results import ComparisonResult
-from margins.compare.spaces import Choice, Span
 from margins.errors import MarginsError
 from margins.report import numbers, plots, write_report
 from margins.report.render import MAX_LISTED_CLASSES, render

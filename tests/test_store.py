@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from margins.compare import store_file as module
-from margins.compare.store import Look, Merged, RunStore, StoredTrial
-from margins.compare.store_file import VERSION
+from margins.compare.kept import store_file as module
+from margins.compare.kept.store import Look, Merged, RunStore, StoredTrial
+from margins.compare.kept.store_file import VERSION
 from margins.errors import MarginsError
 
 DESIGN: dict[str, Any] = {"data": {"sha": "f" * 64, "rows": 100}, "recipes": ["a", "b"], "folds": 5}
@@ -259,7 +259,7 @@ def test_a_crash_in_the_middle_of_a_migration_leaves_version_1_whole(how: str, t
     path = version_1(tmp_path / "s")
     if how == "killed":
         process = child(
-            "from margins.compare import store_file\n"
+            "from margins.compare.kept import store_file\n"
             "def broken(db):\n"
             "    store_file._to_version_2(db)\n"
             "    os.kill(os.getpid(), signal.SIGKILL)\n"

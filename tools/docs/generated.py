@@ -60,8 +60,8 @@ def methods() -> str:
 def candidates() -> str:
     """What can take part in a comparison by name: a table for each task, its baseline first."""
     from margins.compare import all_candidates
-    from margins.compare.catalogue import BASELINES
-    from margins.compare.spaces import EVERYONES
+    from margins.compare.candidates.catalogue import BASELINES
+    from margins.compare.candidates.spaces import EVERYONES
 
     everyones = "".join(f"- {_dimension(path, dimension)}\n" for path, dimension in EVERYONES.items())
     parts = [f"Of every one of them a search changes what the last column says, and:\n\n{everyones}"]

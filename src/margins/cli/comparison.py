@@ -17,8 +17,8 @@ from margins.cli import telling
 from margins.cli.progress import TrialProgress, trial_progress
 from margins.cli.recipe_options import kinds_of, recipe_changes
 from margins.cli.stopping import Stopped
-from margins.compare.candidates import Candidate, read_candidates
-from margins.compare.kept import REPORT, STORE, ComparisonFolder
+from margins.compare.candidates.candidate import Candidate, read_candidates
+from margins.compare.kept.folder import REPORT, STORE, ComparisonFolder
 from margins.compare.results import ComparisonResult
 from margins.data.frame import Frame
 from margins.errors import MarginsError
@@ -106,7 +106,7 @@ def merge_folders(into: Path, others: list[Path]) -> None:
     Raises:
         MarginsError: a folder without trials, or of other data.
     """
-    from margins.compare.store import RunStore
+    from margins.compare.kept.store import RunStore
 
     folder = ComparisonFolder(into)
     with RunStore.extend(folder.store) as store:

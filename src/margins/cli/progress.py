@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from margins.compare.scheduling import TrialDone
+from margins.compare.trials.scheduling import TrialDone
 from margins.report.numbers import duration
 from margins.training.trainer import EpochRecord
 

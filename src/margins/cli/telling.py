@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from margins.compare.kept import REPORT
+from margins.compare.kept.folder import REPORT
 from margins.compare.results import ComparisonResult
 from margins.evaluation import find_metric
 from margins.report import numbers

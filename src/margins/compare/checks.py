@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from margins.compare.candidates import Candidate
-from margins.compare.folding import FoldRoles
-from margins.compare.inputs import InputsOf
+from margins.compare.candidates.candidate import Candidate
+from margins.compare.candidates.spaces import Choice
 from margins.compare.planning import Design
-from margins.compare.spaces import Choice
+from margins.compare.problem.folding import FoldRoles
+from margins.compare.problem.inputs import InputsOf
 from margins.errors import MarginsError
 from margins.targets import Targets
 from margins.training.predicting import measured

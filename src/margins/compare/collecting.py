@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from margins.compare.bench import refuse_failed, told_apart
-from margins.compare.candidates import Candidate
+from margins.compare.candidates.candidate import Candidate
 from margins.compare.describe import encoder_sentence, versions
 from margins.compare.judge import Judgement
 from margins.compare.planning import Design
 from margins.compare.results import FailedRecipe, RecipeResult, RunDescription
-from margins.compare.searching import Judged, RecipeFailedError
+from margins.compare.trials.bench import refuse_failed, told_apart
+from margins.compare.trials.searching import Judged, RecipeFailedError
 from margins.errors import MarginsError
 
 Floats = npt.NDArray[np.float64]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from margins.compare.folding import Spoiling
+from margins.compare.problem.folding import Spoiling
+from margins.compare.problem.rows import compared_rows
 from margins.compare.results import ComparisonResult
-from margins.compare.rows import compared_rows
 from margins.compare.run import compare
-from margins.compare.scheduling import OnTrialDone
+from margins.compare.trials.scheduling import OnTrialDone
 from margins.data.extras import extra
 from margins.data.frame import Frame
 from margins.data.reading import read_frame

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 import margins
-from margins.compare.folding import SELECT_SHARE
 from margins.compare.planning import Design
-from margins.compare.rows import ComparedRows
+from margins.compare.problem.folding import SELECT_SHARE
+from margins.compare.problem.rows import ComparedRows
 from margins.data.columns import Columns
 from margins.data.row_keys import row_keys
 from margins.encoders import HashedTextSettings, TabularSettings

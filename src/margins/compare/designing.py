@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from margins.compare.budget import Budget
-from margins.compare.candidates import Candidate
-from margins.compare.folding import Spoiling, last_roles, outer_roles
+from margins.compare.candidates.candidate import Candidate
+from margins.compare.candidates.shortlist import findings_of, shortlist
 from margins.compare.planning import Design, shared_recipe, task_of
-from margins.compare.rows import compared_rows
-from margins.compare.shortlist import findings_of, shortlist
+from margins.compare.problem.folding import Spoiling, last_roles, outer_roles
+from margins.compare.problem.rows import compared_rows
+from margins.compare.trials.budget import Budget
 from margins.data.frame import Frame
 from margins.errors import MarginsError
 from margins.evaluation import Metric

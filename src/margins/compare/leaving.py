@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from margins.compare.bench import Bench
-from margins.compare.candidates import Candidate
-from margins.compare.kept import MODEL, REFITS
+from margins.compare.candidates.candidate import Candidate
+from margins.compare.kept.folder import MODEL, REFITS
 from margins.compare.planning import Design, digest_of
 from margins.compare.results import Left
+from margins.compare.trials.bench import Bench
 from margins.errors import MarginsError
 from margins.evaluation.paired_bootstrap import paired_bootstrap
 from margins.targets import Targets

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import margins
-from margins.compare.budget import Budget
-from margins.compare.candidates import Candidate
-from margins.compare.folding import FoldRoles, Spoiling, mean_test_to_train
-from margins.compare.rows import ComparedRows
+from margins.compare.candidates.candidate import Candidate
+from margins.compare.problem.folding import FoldRoles, Spoiling, mean_test_to_train
+from margins.compare.problem.rows import ComparedRows
+from margins.compare.trials.budget import Budget
 from margins.data.columns import Columns
 from margins.errors import MarginsError
 from margins.evaluation import Metric

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from margins.compare.answer import answer_of
-from margins.compare.bench import Bench, refuse_failed
-from margins.compare.candidates import Candidate
+from margins.compare.candidates.candidate import Candidate
 from margins.compare.checks import check_design
 from margins.compare.collecting import ByFold, description_of, fold_scores, recipe_results, sorted_out
 from margins.compare.describe import copies_across_folds, protocol
 from margins.compare.designing import Rope, designed
 from margins.compare.execution import Executor, executor_for
-from margins.compare.folding import Spoiling
 from margins.compare.judge import Judgement, judge
-from margins.compare.kept import ComparisonFolder
+from margins.compare.kept.folder import ComparisonFolder
+from margins.compare.kept.store import RunStore
 from margins.compare.leaving import REPORT_SEEDS, refitted, reported
 from margins.compare.planning import EVIDENCE, Design
 from margins.compare.preview import PILOT_SEEDS, piloted_preview, stated_preview
+from margins.compare.problem.folding import Spoiling
 from margins.compare.results import ComparisonResult, FailedRecipe, Left, Preview
-from margins.compare.scheduling import Memory, OnTrialDone, Schedule, TrialStore
-from margins.compare.searching import Outcome, RecipeFailedError, found_in, judged_in, judged_with
-from margins.compare.store import RunStore
+from margins.compare.trials.bench import Bench, refuse_failed
+from margins.compare.trials.scheduling import Memory, OnTrialDone, Schedule, TrialStore
+from margins.compare.trials.searching import Outcome, RecipeFailedError, found_in, judged_in, judged_with
 from margins.data.frame import Frame
 from margins.errors import MarginsError
 from margins.training.machine import Device

@@ -12,9 +12,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from margins.compare.candidates import Candidate
+from margins.compare.candidates.candidate import Candidate
+from margins.compare.candidates.spaces import suggestion_of
 from margins.compare.planning import Design, digest_of
-from margins.compare.spaces import suggestion_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from margins.compare.folding import FoldRoles
-from margins.compare.inputs import InputsOf
-from margins.compare.rows import ComparedRows
+from margins.compare.problem.folding import FoldRoles
+from margins.compare.problem.inputs import InputsOf
+from margins.compare.problem.rows import ComparedRows
 from margins.data.settings import validated
 from margins.errors import MarginsError
 from margins.training.in_memory import train_problem

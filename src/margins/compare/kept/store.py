@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from margins.compare.store_file import (
+from margins.compare.kept.store_file import (
     check,
     connected,
     copy_of,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from margins.compare.rows import ComparedRows
+from margins.compare.problem.rows import ComparedRows
 from margins.data.dividing import Division
 from margins.data.roles import class_ids
 from margins.data.splits import OuterFold, outer_folds_of, train_and_select_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from margins.compare.spaces import EVERYONES, Space, laid_over
+from margins.compare.candidates.spaces import EVERYONES, Space, laid_over
 from margins.data.settings import Settings, validated
 from margins.errors import MarginsError
 from margins.evaluation.metric import Kind

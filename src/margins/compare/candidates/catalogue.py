@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from margins.compare.candidates import DECISIONS, Candidate
-from margins.compare.spaces import Choice, Span
+from margins.compare.candidates.candidate import DECISIONS, Candidate
+from margins.compare.candidates.spaces import Choice, Span
 from margins.data.nearest import suggestion
 from margins.errors import MarginsError
 from margins.training.recipe import Task

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from margins.compare.inputs import InputsOf, SharedInputsProblem
+from margins.compare.problem.inputs import InputsOf, SharedInputsProblem
 from margins.data.choosing import choose_columns
 from margins.data.class_coding import ClassCoding
 from margins.data.coding import TargetCoding

@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any, Protocol
 
 from margins.compare.execution import Done, Executor
-from margins.compare.searching import Outcome, RecipeFailedError, Strand, Trial
-from margins.compare.store import StoredTrial
+from margins.compare.kept.store import StoredTrial
+from margins.compare.trials.searching import Outcome, RecipeFailedError, Strand, Trial
 
 
 class TrialStore(Protocol):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from margins.compare.candidates import Candidate
-from margins.compare.catalogue import all_candidates, baseline_of, find_candidate
+from margins.compare.candidates.candidate import Candidate
+from margins.compare.candidates.catalogue import all_candidates, baseline_of, find_candidate
+from margins.compare.problem.rows import ComparedRows
 from margins.compare.profile import copies_in
-from margins.compare.rows import ComparedRows
 from margins.errors import MarginsError
 from margins.evaluation import Metric
 from margins.training.recipe import Task

@@ -1,0 +1,1 @@
+"""The rows of a comparison and their roles in every outer fold."""
