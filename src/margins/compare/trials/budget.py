@@ -64,7 +64,7 @@ class Budget:
             >>> Budget(name="8", trials=8).rungs(30)
             [(8, 10), (3, 30)]
             >>> Budget(name="8:100", trials=8, passes=100).rungs(30)
-            [(8, 6), (3, 17)]
+            [(8, 5), (3, 20)]
             >>> Budget(name="quick", trials=1).rungs(30)
             []
         """
