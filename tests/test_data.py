@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from margins.compare.classes import ClassRows, class_rows
+from margins.compare.problem.rows import ComparedRows, compared_rows
 from margins.data import (
     Columns,
     Frame,
@@ -21,7 +21,7 @@ from margins.data import (
     train_and_select,
 )
 from margins.data.row_keys import row_keys
-from margins.data.splits import group_ids
+from margins.data.splits import group_ids, outer_folds_of, train_and_select_of
 from margins.encoders import Numbers
 from margins.errors import MarginsError
 from margins.targets import Targets
@@ -36,9 +36,9 @@ def written(folder: Path, content: str | bytes, name: str = "rows.csv") -> Path:
     return path
 
 
-def read(path: Path, inputs: list[str], target: str) -> ClassRows:
+def read(path: Path, inputs: list[str], target: str) -> ComparedRows:
     """A file as `compare` reads it."""
-    return class_rows(read_frame(path), Roles(inputs=inputs, target=target))
+    return compared_rows(read_frame(path), Roles(inputs=inputs, target=target), report_share=0)
 
 
 def test_a_text_column_is_read_as_text_and_classes_are_numbered_largest_first(tmp_path: Path):
@@ -46,23 +46,22 @@ def test_a_text_column_is_read_as_text_and_classes_are_numbered_largest_first(tm
     assert (rows.columns.inputs, rows.columns.target) == ({"text": "text"}, "topic")
     assert rows.frame.source == "rows.csv"
     assert rows.frame.table["text"].to_list() == ["hello there", "bye", "hello you"]
-    assert rows.classes == ["a", "b"]
-    assert rows.labels.tolist() == [0, 1, 0]
+    assert rows.names == ["a", "b"]
+    assert rows.targets.positives().columns.tolist() == [0, 1, 0]
     assert rows.class_counts == {"a": 2, "b": 1}
-    assert rows.shares.tolist() == pytest.approx([2 / 3, 1 / 3])
-    assert rows.input_frame().names == ["text"]
+    assert rows.counts.tolist() == [2, 1]
     assert len(rows) == 3
 
 
 def test_classes_of_equal_size_are_numbered_by_name(tmp_path: Path):
     rows = read(written(tmp_path, "x,y\n1,b\n2,a\n3,c\n4,c\n"), ["x"], "y")
-    assert rows.classes == ["c", "a", "b"]
+    assert rows.names == ["c", "a", "b"]
 
 
 def test_numeric_columns_are_read_in_the_order_asked_for(tmp_path: Path):
     rows = read(written(tmp_path, "a,b,y\n1, 2e1,u\n-0.0,3,v\n"), ["b", "a"], "y")
     assert rows.columns.inputs == {"b": "numeric", "a": "numeric"}
-    assert rows.input_frame().table.rows() == [(20.0, 1.0), (3.0, 0.0)]
+    assert rows.frame.only(list(rows.columns.inputs)).table.rows() == [(20.0, 1.0), (3.0, 0.0)]
 
 
 @pytest.mark.parametrize("name", ["rows.csv.gz", "rows.csv"])
@@ -87,7 +86,8 @@ def test_blank_rows_are_left_out_and_told(tmp_path: Path):
 
 def test_rows_with_an_empty_text_are_kept_and_counted(tmp_path: Path):
     roles = Roles(inputs=["text"], target="y", kinds={"text": "text"})
-    rows = class_rows(read_frame(written(tmp_path, 'text,y\nhi,a\n"",b\n   ,a\n')), roles)
+    frame = read_frame(written(tmp_path, 'text,y\nhi,a\n"",b\n   ,a\n'))
+    rows = compared_rows(frame, roles, report_share=0)
     assert len(rows) == 3
     assert [note for note in rows.notes if "2 of 3 rows have an empty text in column 'text'" in note]
 
@@ -143,8 +143,6 @@ BAD_FILES = {
     "not finite": ("x,y\n1,a\ninf,b\n", ["x"], "y", ("column 'x'", "inf in row 2", "finite numbers")),
     "NaN": ("x,z,y\n1,2,a\n1,2,b\n1,nan,b\n", ["x", "z"], "y", ("column 'z'", "nan in row 3")),
     "no filled cell": ("x,z,y\n1,,a\n2,,b\n", ["x", "z"], "y", ("column 'z'", "nothing but empty cells")),
-    "label sets": ("x,y\n1,a|b\n2,b|c\n", ["x"], "y", ("one class a row", "'y' of kind label_set")),
-    "values": ("x,y\n1,0.5\n2,0.25\n", ["x"], "y", ("one class a row", "'y' of kind value")),
 }
 
 
@@ -327,3 +325,60 @@ def test_the_length_of_a_frame_is_its_number_of_rows():
     frame = read_frame({"x": ["a", "b"], "y": ["p", "q"]})
     assert isinstance(frame, Frame)
     assert len(frame) == 2
+
+
+def label_sets(num: int = 200, num_labels: int = 6) -> Targets:
+    """Sets of which label k is in about a row of 2 + k."""
+    draws = np.random.default_rng(0)
+    given = draws.random((num, num_labels)) < 1 / (2 + np.arange(num_labels))
+    offsets = np.concatenate([[0], np.cumsum(given.sum(1))])
+    return Targets.of_label_sets(
+        (torch.from_numpy(offsets), torch.from_numpy(np.nonzero(given)[1])), num_labels
+    )
+
+
+def test_outer_folds_of_label_sets_part_the_rows_and_keep_every_label_in_balance():
+    targets = label_sets()
+    given = targets.positive(0, 6).numpy()
+    folds = outer_folds_of(targets, num_folds=5, num_repeats=2, seed=3)
+    assert len(folds) == 10
+    for repeat in (folds[:5], folds[5:]):
+        assert np.sort(np.concatenate([fold.test for fold in repeat])).tolist() == list(range(200))
+    for fold in folds:
+        assert sorted([*fold.outside, *fold.test]) == list(range(200))
+        assert np.abs(given[fold.test].sum(0) - given.sum(0) / 5).max() <= 2
+    torn = np.array_split(np.random.default_rng(1).permutation(200), 5)
+    assert max(np.abs(given[part].sum(0) - given.sum(0) / 5).max() for part in torn) > 2, "vacuous"
+    again = outer_folds_of(targets, num_folds=5, num_repeats=2, seed=3)
+    assert all((a.test == b.test).all() for a, b in zip(folds, again, strict=True))
+    assert any(
+        (a.test != b.test).any()
+        for a, b in zip(folds[:5], folds[5:], strict=True)
+        if len(a.test) == len(b.test)
+    )
+
+
+def test_outer_folds_of_values_spread_small_and_large_ones_and_groups_stay_whole():
+    values = torch.linspace(0, 1, 100)
+    for fold in outer_folds_of(Targets.of_values(values), num_folds=4):
+        assert len(fold.test) == 25
+        assert float(values[torch.from_numpy(fold.test)].mean()) == pytest.approx(0.5, abs=0.06)
+    groups = np.arange(200) // 4
+    for fold in outer_folds_of(label_sets(), num_folds=4, groups=groups):
+        assert not set(groups[fold.test]) & set(groups[fold.outside])
+        train, select = train_and_select_of(
+            label_sets().take(torch.from_numpy(fold.outside)), generator=np.random.default_rng(0),
+            groups=groups[fold.outside],
+        )  # fmt: skip
+        assert not set(groups[fold.outside][train]) & set(groups[fold.outside][select])
+        assert len(train) + len(select) == len(fold.outside)
+
+
+def test_too_few_rows_or_groups_for_the_folds_are_refused_with_how_many_are_needed():
+    few = label_sets(9)
+    with pytest.raises(
+        MarginsError, match=r"rows: expected at least 10, two for each of 5 outer folds, got 9"
+    ):
+        outer_folds_of(few, num_folds=5)
+    with pytest.raises(MarginsError, match="groups: expected at least 10"):
+        outer_folds_of(label_sets(40), num_folds=5, groups=np.arange(40) // 8)
