@@ -25,10 +25,11 @@ from margins.cards import Card
 from margins.cli import comparison, methods
 from margins.cli.main import run
 from margins.cli.progress import PLAIN_LINES, TrialProgress
-from margins.compare import Candidate, TrialDone, bench, leaving
+from margins.compare import Candidate, TrialDone, leaving
 from margins.compare.kept.folder import STORE
 from margins.compare.kept.store import RunStore
 from margins.compare.results import ComparisonResult
+from margins.compare.trials import bench
 from margins.training.request import Roles
 
 ROWS = "text,topic,size\n" + "".join(f"word{i} again,{'ab'[i % 2]},{i}\n" for i in range(20))
