@@ -66,7 +66,7 @@ def killed_after(folder: Path, num_trials: int, on: str) -> int:
         return store.num_trials
 
 
-@pytest.mark.parametrize(("on", "kills"), [("local", (2, 13, 35)), ("processes:2", (9, 40))])
+@pytest.mark.parametrize(("on", "kills"), [("local", (3, 25)), ("processes:2", (15,))])
 def test_killed_with_9_and_run_again_the_table_is_that_of_an_undisturbed_run(
     undisturbed: dict[str, Any], tmp_path: Path, on: str, kills: tuple[int, ...]
 ):
