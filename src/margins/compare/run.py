@@ -130,9 +130,9 @@ def compare(
     if folder is not None and (known := folder.finished(design.digest)) is not None:
         say("These results were here already; nothing was trained again.")
         return folder.save(known)
+    for sentence in _told_first(design, prior):
+        say(sentence)
     with executor_for(on, bench) as executor, _opened(design, folder, force=force) as (store, looked):
-        for sentence in _told_first(design, prior):
-            say(sentence)
         course = _Course(design, store, executor, on_trial_done, spread)
         preview = course.preview()
         for sentence in preview.sentences:
