@@ -98,6 +98,13 @@ def test_findings_are_those_of_the_rows():
     assert found.rows_a_class == 15
 
 
+def test_rows_kept_to_report_decide_nothing_of_who_takes_part():
+    columns = {"x": [float(i) for i in range(60)], "y": ["a", "b"] * 20 + ["a"] * 20}
+    frame = read_frame({**columns, "split": ["train"] * 40 + ["test"] * 20})
+    found = findings_of(compared_rows(frame, Roles(target="y", inputs=["x"], split="split")), "classes")
+    assert (found.num_rows, found.imbalance) == (40, 1.0)
+
+
 def test_named_candidates_take_part_once_after_the_baseline():
     metric = find_metric("accuracy")
     found = shortlist(FOUND, metric, ["focal", "cross_entropy", "focal"])

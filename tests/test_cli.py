@@ -669,7 +669,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_read(margins_command: Com
     (tmp_path / "run/notes.txt").write_text("mine")
     ended = margins_command("compare", "missing.csv", *ASKED, "--out", "run")
     assert_one_line(ended, code=2)
-    assert "which holds other files" in ended.err
+    assert "which holds files already" in ended.err
     assert names_below(tmp_path) == ["data.csv", "run", "run/notes.txt"]
 
 

@@ -65,7 +65,8 @@ def _confirmed(result: ComparisonResult) -> str:
 
 def _withdrawn(result: ComparisonResult) -> str:
     return (
-        "Folds, repeats or seeds were changed after results had been seen, so no recipe is called better."
+        "Folds, repeats, seeds or the rope were changed after results had been seen, so no recipe is called "
+        "better."
         if result.looked
         else ""
     )

@@ -7,11 +7,10 @@ import torch
 from margins.compare.candidates.candidate import Candidate
 from margins.compare.candidates.spaces import Choice
 from margins.compare.planning import Design
-from margins.compare.problem.folding import FoldRoles
 from margins.compare.problem.inputs import InputsOf
 from margins.errors import MarginsError
 from margins.targets import Targets
-from margins.training.predicting import measured
+from margins.training.predicting import refuse_unmeasurable
 from margins.training.prior import prior_ledger, refuse_double_correction
 
 
@@ -29,7 +28,7 @@ def check_design(design: Design, inputs_of: InputsOf) -> dict[str, list[str]]:
         MarginsError: rows that cannot be prepared or measured, a recipe whose parts do not fit together, or
             one in which several parts correct the class prior.
     """
-    sentences = _check_recipes(design)
+    sentences = _check_recipes(design, inputs_of)
     for roles in design.places:
         with_test = bool(len(roles.test))
         problem = design.rows.problem(roles.division(with_test=with_test), inputs_of, roles.labels)
@@ -44,14 +43,17 @@ def check_design(design: Design, inputs_of: InputsOf) -> dict[str, list[str]]:
     return sentences
 
 
-def _check_recipes(design: Design) -> dict[str, list[str]]:
+def _check_recipes(design: Design, inputs_of: InputsOf) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
+    last = design.last
+    problem = design.rows.problem(last.division(with_test=False), inputs_of, last.labels)
+    targets = problem.targets.take(torch.from_numpy(last.train))
     for candidate in design.candidates:
         recipe = candidate.recipe(design.training)
         _check_space(design, candidate)
         if recipe.task not in ("classes", "label_sets"):
             continue
-        counts, num_rows = _training_counts(design, design.last)
+        counts = torch.bincount(targets.positives().columns, minlength=len(design.rows.names))
         try:
             refuse_double_correction(recipe, counts, design.rows.names)
         except MarginsError as error:
@@ -59,7 +61,7 @@ def _check_recipes(design: Design) -> dict[str, list[str]]:
                 f"recipe {candidate.name}: {error.argument}", expected=error.expected,
                 received=error.received, fix=error.fix,
             ) from None  # fmt: skip
-        told = prior_ledger(recipe, counts, design.rows.names, num_rows=num_rows).sentences()
+        told = prior_ledger(recipe, counts, design.rows.names, num_rows=len(targets)).sentences()
         if told:
             found[candidate.name] = told
     return found
@@ -73,24 +75,10 @@ def _check_space(design: Design, candidate: Candidate) -> None:
             candidate.recipe(design.training, {path: value})
 
 
-def _training_counts(design: Design, roles: FoldRoles) -> tuple[torch.Tensor, int]:
-    """[C] training rows of each class or label, and how many rows train."""
-    rows = torch.from_numpy(roles.train)
-    if roles.labels is not None:
-        targets = Targets.of_classes(torch.from_numpy(roles.labels), len(design.rows.names)).take(rows)
-    else:
-        targets = design.rows.targets.take(rows)
-    columns = targets.positives().columns
-    return torch.bincount(columns, minlength=len(design.rows.names)), len(rows)
-
-
 def _check_measurable(design: Design, targets: Targets, what: str) -> None:
     """Refuses rows whose classes or weights leave the metric undefined, whatever is predicted."""
-    num = targets.num_candidates
-    # No two equal in a row: metrics at k look closer at ties, which with many labels takes long.
-    scores = torch.linspace(-1.0, 1.0, num).expand(len(targets), num)
     try:
-        measured(design.metric, design.training.task, scores, targets)
+        refuse_unmeasurable(design.metric, design.training.task, targets)
     except MarginsError as error:
         raise MarginsError(
             what,

@@ -15,7 +15,6 @@ from margins.compare.describe import encoder_sentence, versions
 from margins.compare.judge import Judgement
 from margins.compare.planning import Design
 from margins.compare.results import FailedRecipe, RecipeResult, RunDescription
-from margins.compare.trials.bench import refuse_failed, told_apart
 from margins.compare.trials.searching import Judged, RecipeFailedError
 from margins.errors import MarginsError
 
@@ -44,19 +43,27 @@ def sorted_out(
             failed.append(
                 FailedRecipe(
                     name=candidate.name, title=candidate.title, num_failed=len(errors), num_folds=len(own),
-                    error=told_apart(errors[0]),
+                    error=" ".join(errors[0].split()),
                 )
             )  # fmt: skip
         else:
             judged[candidate.name] = [one for one in own if isinstance(one, Judged)]
     if design.baseline.name not in judged:
-        raise refuse_failed(f"recipe {design.baseline.name}", failed[0].error)
+        raise failed_baseline(design, failed[0].error)
     if len(judged) < 2:
         listed = "; ".join(f"{f.name}: {f.error}" for f in failed)
         raise MarginsError(
             "recipes", expected="one beside the baseline that can be trained on every fold", received=listed
         )
     return judged, failed
+
+
+def failed_baseline(design: Design, error: str) -> MarginsError:
+    """The error for a baseline that cannot be trained: nothing can be compared with it."""
+    return MarginsError(
+        f"recipe {design.baseline.name}", expected="a baseline that can be trained on every fold",
+        received=" ".join(error.split()), fix="the other recipes cannot be judged without it",
+    )  # fmt: skip
 
 
 def fold_scores(design: Design, judged: ByFold) -> dict[str, Floats]:

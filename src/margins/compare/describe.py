@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import margins
+from margins.compare.candidates.candidate import flat
 from margins.compare.planning import Design
 from margins.compare.problem.folding import SELECT_SHARE
-from margins.compare.problem.rows import ComparedRows
 from margins.data.columns import Columns
+from margins.data.overlap import target_keys
 from margins.data.row_keys import row_keys
 from margins.encoders import HashedTextSettings, TabularSettings
 from margins.training import Recipe
@@ -34,7 +34,7 @@ def protocol(design: Design) -> list[str]:
         + (f"as far as whole groups of {columns.group!r} allow." if grouped else "in balance."),
         *([design.spoiling.sentence] if design.spoiling else []),
         _training(design),
-        *([f"Set for all recipes: {', '.join(_flat(design.changes))}."] if design.changes else []),
+        *([f"Set for all recipes: {_listed(design.changes)}."] if design.changes else []),
         *(
             [f"Rows count by their weight, {columns.weight!r}, in training and in the metric."]
             if columns.weight is not None
@@ -70,7 +70,7 @@ def encoder_sentence(recipe: Recipe, columns: Columns) -> str:
         text = ", ".join(read)
         return text[0].upper() + text[1:]
     settings = encoder.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
-    listed = f" ({', '.join(_flat(settings))})" if settings else ", its settings at their defaults"
+    listed = f" ({_listed(settings)})" if settings else ", its settings at their defaults"
     return f"Encoder {encoder.name}{listed}; {head}"
 
 
@@ -88,7 +88,7 @@ def versions() -> dict[str, str]:
 def copies_across_folds(design: Design) -> list[str]:
     """A sentence on rows that were scored while a copy of their inputs could be trained on."""
     rows = design.rows
-    inputs, targets = row_keys(rows.frame, rows.columns), _target_keys(rows)
+    inputs, targets = row_keys(rows.frame, rows.columns), target_keys(rows.frame, rows.columns)
     seen, contradicted = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     both = inputs * (int(targets.max()) + 1) + targets
     for fold in design.folds:
@@ -106,16 +106,6 @@ def copies_across_folds(design: Design) -> list[str]:
         f"input{alike} was among the rows outside the fold ({contradicted.sum()} of them with other labels "
         "only): such scores may flatter every recipe. Removing the copies gives a stricter comparison."
     ]
-
-
-def _target_keys(rows: ComparedRows) -> npt.NDArray[np.int64]:
-    """[N] equal for rows with the same target."""
-    import polars as pl
-
-    cells = rows.frame.table[rows.columns.target or ""]
-    if isinstance(cells.dtype, pl.List):
-        cells = cells.cast(pl.List(pl.String)).list.sort().list.join("\n")
-    return np.array(cells.rank("dense").fill_null(0).to_numpy(), dtype=np.int64)
 
 
 def _rope(design: Design) -> str:
@@ -178,10 +168,5 @@ def _positive(design: Design) -> list[str]:
     return [f"The positive class is {positive!r}, the rarer one."]
 
 
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """`key.key = value` for every value of nested settings."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            yield f"{above}{key} = {value}"
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {value}" for path, value in flat(settings))

@@ -16,6 +16,7 @@ from margins.compare.kept.folder import MODEL, REFITS
 from margins.compare.planning import Design, digest_of
 from margins.compare.results import Left
 from margins.compare.trials.bench import Bench
+from margins.compare.trials.searching import RecipeFailedError
 from margins.errors import MarginsError
 from margins.evaluation.paired_bootstrap import paired_bootstrap
 from margins.targets import Targets
@@ -54,6 +55,9 @@ def refitted(
         num_seeds: trainings.
         bench: knows the inputs of all rows and the device.
         folder: of the run; None keeps the models in memory alone.
+
+    Raises:
+        RecipeFailedError: it cannot be trained from one of the seeds.
     """
     place = len(design.places) - 1
     problem = design.rows.problem(design.last.division(with_test=False), bench.inputs, design.last.labels)
@@ -65,7 +69,10 @@ def refitted(
         model = None if kept is None else _known(kept, key)
         if model is None:
             recipe = candidate.recipe(design.training, values, seed=design.seed_of(place, number))
-            model = train_problem(problem, recipe, device=bench.device)[0]
+            try:
+                model = train_problem(problem, recipe, device=bench.device)[0]
+            except MarginsError as error:
+                raise RecipeFailedError(f"{candidate.title}: {error}") from error
             model = replace(model, about={**model.about, "trial": key})
             if kept is not None:
                 model.save(kept)
@@ -91,10 +98,9 @@ def reported(
     scores, others = dict[str, float](), dict[str, dict[str, float]]()
     interval = None
     if num_openings:
-        outputs = {
-            r.candidate.name: _outputs(design, r) for r in ([winner] if is_same else [winner, baseline])
-        }
-        for refit in [winner] if is_same else [winner, baseline]:
+        refits = [winner] if is_same else [winner, baseline]
+        outputs = {refit.candidate.name: _outputs(design, refit) for refit in refits}
+        for refit in refits:
             found = _measured(refit, outputs[refit.candidate.name], _truth(design, refit))
             scores[refit.candidate.name] = found[design.metric.name]
             others[refit.candidate.name] = {k: v for k, v in found.items() if k != design.metric.name}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -12,6 +11,7 @@ from typing import Any
 
 import margins
 from margins.compare.candidates.candidate import Candidate
+from margins.compare.kept.store_file import plain_json
 from margins.compare.problem.folding import FoldRoles, Spoiling, mean_test_to_train
 from margins.compare.problem.rows import ComparedRows
 from margins.compare.trials.budget import Budget
@@ -29,8 +29,8 @@ _OWN = {
     "plan": "a comparison trains one phase so far",
     "decisions": "candidates= says how each decides",
 }
-EVIDENCE = ("num_folds", "num_repeats", "num_seeds", "seed")
-"""What can be changed to look once more at the same question."""
+EVIDENCE = ("num_folds", "num_repeats", "num_seeds", "seed", "rope", "confidence")
+"""What can be changed to look once more, or with other eyes, at the same question."""
 _WITHOUT_CODE_OF = ("cli", "report")  # they train and judge nothing
 
 
@@ -148,11 +148,13 @@ class Design:
             "rope": self.rope,
             "confidence": self.confidence,
             "spoiling": None if self.spoiling is None else self.spoiling.sentence,
+            "code": code_version(),
         }
 
     def family(self) -> str:
         """The same for designs that ask the same of the same data, with more or with other draws."""
-        kept = {key: value for key, value in self.to_data().items() if key not in (*EVIDENCE, "question")}
+        left_out = (*EVIDENCE, "question", "code")
+        kept = {key: value for key, value in self.to_data().items() if key not in left_out}
         return digest_of({**kept, "columns": self.rows.columns.model_dump(mode="json")})
 
     @cached_property
@@ -177,8 +179,7 @@ def digest_of(data: Any) -> str:
         >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
         True
     """
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(plain_json("data", data).encode()).hexdigest()
 
 
 @cache

@@ -13,7 +13,14 @@ from typing import Any
 from margins.compare.answer import answer_of
 from margins.compare.candidates.candidate import Candidate
 from margins.compare.checks import check_design
-from margins.compare.collecting import ByFold, description_of, fold_scores, recipe_results, sorted_out
+from margins.compare.collecting import (
+    ByFold,
+    description_of,
+    failed_baseline,
+    fold_scores,
+    recipe_results,
+    sorted_out,
+)
 from margins.compare.describe import copies_across_folds, protocol
 from margins.compare.designing import Rope, designed
 from margins.compare.execution import Executor, executor_for
@@ -25,7 +32,7 @@ from margins.compare.planning import EVIDENCE, Design
 from margins.compare.preview import PILOT_SEEDS, piloted_preview, stated_preview
 from margins.compare.problem.folding import Spoiling
 from margins.compare.results import ComparisonResult, FailedRecipe, Left, Preview
-from margins.compare.trials.bench import Bench, refuse_failed
+from margins.compare.trials.bench import Bench
 from margins.compare.trials.scheduling import Memory, OnTrialDone, Schedule, TrialStore
 from margins.compare.trials.searching import Outcome, RecipeFailedError, found_in, judged_in, judged_with
 from margins.data.frame import Frame
@@ -122,33 +129,51 @@ def compare(
         raise MarginsError("spread", expected="a number above 0", received=str(spread))
     Request(device=device)  # says what is wrong with it
     folder = None if out is None else ComparisonFolder(Path(out))
+    say = tell or (lambda _: None)
     if folder is not None:
         folder.check()
+        if (known := folder.finished(design.digest)) is not None:
+            say("These results were here already; nothing was trained again.")
+            return folder.save(known)
     bench = Bench(design.rows, {roles.digest(): roles for roles in design.places}, device=device)
     prior = check_design(design, bench.inputs)
-    clock, say = _Clock(), tell or (lambda _: None)
-    if folder is not None and (known := folder.finished(design.digest)) is not None:
-        say("These results were here already; nothing was trained again.")
-        return folder.save(known)
     for sentence in _told_first(design, prior):
         say(sentence)
     with executor_for(on, bench) as executor, _opened(design, folder, force=force) as (store, looked):
-        course = _Course(design, store, executor, on_trial_done, spread)
-        preview = course.preview()
-        for sentence in preview.sentences:
-            say(sentence)
-        judged, failed = sorted_out(design, course.judged())
-        judgement = _judgement(design, judged, looked=looked)
-        if folder is not None:
-            folder.make_room(design.digest)
+        course = _Course(design, store, executor, on_trial_done, spread=spread)
+        return _run(course, bench, folder, prior, say, looked=looked)
+
+
+def _run(
+    course: _Course,
+    bench: Bench,
+    folder: ComparisonFolder | None,
+    prior: Mapping[str, list[str]],
+    say: Callable[[str], None],
+    *,
+    looked: bool,
+) -> ComparisonResult:
+    """Previews, trains, judges and leaves; a model that cannot be left costs no result."""
+    design, clock = course.design, _Clock()
+    preview = course.preview()
+    for sentence in preview.sentences:
+        say(sentence)
+    judged, failed = sorted_out(design, course.judged())
+    judgement = _judgement(design, judged, looked=looked)
+    if folder is not None:
+        folder.make_room(design.digest)
+    left, notes = None, list[str]()
+    try:
         left = course.leave(judgement, bench, folder=None if folder is None else folder.path)
-        result = _result(design, clock, judged, failed, judgement, prior)
-        result = replace(result, preview=preview, left=left, looked=looked)
-        result = replace(result, answer=answer_of(result, design.metric))
-        if folder is not None:
-            folder.save(result)
-        _record_look(design, store)
-    return result
+    except RecipeFailedError as error:
+        notes.append(f"No model is left: {error}")
+    result = _result(design, clock, judged, failed, judgement, prior)
+    result = replace(
+        result, preview=preview, left=left, looked=looked, warnings=[*result.warnings, *notes]
+    )  # fmt: skip
+    result = replace(result, answer=answer_of(result, design.metric))
+    course.record_look()  # before anybody can see them: a crash in between must not hide that they were there
+    return result if folder is None else folder.save(result)
 
 
 class _Clock:
@@ -188,9 +213,8 @@ def _result(
     prior: Mapping[str, list[str]],
 ) -> ComparisonResult:
     """All that follows from the scores, but for the answer in words."""
-    rules = protocol(design)
     return ComparisonResult(
-        description=description_of(design, rules, started=clock.started, seconds=clock.seconds),
+        description=description_of(design, protocol(design), started=clock.started, seconds=clock.seconds),
         recipes=recipe_results(design, judged, judgement, prior),
         differences=judgement.differences,
         baseline=design.baseline.name,
@@ -214,12 +238,13 @@ class _Course:
         store: TrialStore,
         executor: Executor,
         on_trial_done: OnTrialDone | None,
+        *,
         spread: float | None,
     ) -> None:
         self.design, self.store, self.spread = design, store, spread
         num = design.budget.num_trainings(design.num_seeds)
         expected = len(design.folds) * len(design.candidates) * num
-        expected += 0 if spread is not None else PILOT_SEEDS * design.num_folds
+        expected += PILOT_SEEDS * design.num_folds if spread is None else 0
         names = [roles.name for roles in design.places]
         self.schedule = Schedule(store, executor, names, on_trial_done, expected=expected)
 
@@ -239,7 +264,7 @@ class _Course:
         for fold in range(design.num_folds):
             outcomes: list[Outcome] | RecipeFailedError = found[fold]
             if isinstance(outcomes, RecipeFailedError):
-                raise refuse_failed(f"recipe {design.baseline.name}", str(outcomes))
+                raise failed_baseline(design, str(outcomes))
             scores.append([float((o.value or {})["test"][design.metric.name]) for o in outcomes])
         return piloted_preview(design, scores)
 
@@ -256,16 +281,20 @@ class _Course:
         )
 
     def leave(self, judgement: Judgement, bench: Bench, *, folder: Path | None) -> Left:
-        """The winner and the baseline, searched and trained on all rows but those kept to report."""
+        """The winner and the baseline, searched and trained on all rows but those kept to report.
+
+        Raises:
+            RecipeFailedError: one of them cannot be trained there.
+        """
         design, place = self.design, len(self.design.folds)
         by_name = {c.name: c for c in design.candidates}
         winner = by_name[_winner_of(judgement, design.baseline.name)]
         both = dict.fromkeys([winner.name, design.baseline.name])
         num = design.budget.num_trainings(0)
         values = self.schedule.run({name: (found_in(design, place, by_name[name]), num) for name in both})
-        for name, found in values.items():
+        for found in values.values():
             if isinstance(found, RecipeFailedError):
-                raise refuse_failed(f"recipe {name}, on all rows but those kept to report", str(found))
+                raise found
         num_seeds = REPORT_SEEDS if len(design.rows.report) else 1
         refits = {
             name: refitted(
@@ -275,10 +304,15 @@ class _Course:
         }  # fmt: skip
         return reported(
             design, refits[winner.name], refits[design.baseline.name], folder=folder,
-            num_openings=self._opened(" and ".join(both)),
+            num_openings=self._count_opening(" and ".join(both)),
         )  # fmt: skip
 
-    def _opened(self, what: str) -> int:
+    def record_look(self) -> None:
+        """Remembers that results of this design are shown."""
+        if isinstance(self.store, RunStore):
+            self.store.looked(self.design.digest, _evidence(self.design))
+
+    def _count_opening(self, what: str) -> int:
         """Counts an opening of the report rows, before it happens."""
         if not len(self.design.rows.report):
             return 0
@@ -297,11 +331,6 @@ def _opened(
         store.forget_failed()
         own = _evidence(design)
         yield store, any(look.what["family"] == own["family"] and look.what != own for look in store.looks())
-
-
-def _record_look(design: Design, store: TrialStore) -> None:
-    if isinstance(store, RunStore):
-        store.looked(store.design or "", _evidence(design))
 
 
 def _evidence(design: Design) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def overlap(frame: Frame, columns: Columns, division: Division) -> list[Overlap]
     """
     keys = row_keys(frame, columns)
     search = _near_search(frame, columns)
-    targets = _target_keys(frame, columns)
+    targets = target_keys(frame, columns)
     found: list[Overlap] = []
     for (first, a_rows), (second, b_rows) in combinations(division.roles.items(), 2):
         exact = _exact_pairs(keys, a_rows, b_rows)
@@ -161,7 +161,8 @@ def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-def _target_keys(frame: Frame, columns: Columns) -> Ints:
+def target_keys(frame: Frame, columns: Columns) -> Ints:
+    """[N] equal where rows have the same target; a set of labels in any order."""
     import polars as pl
 
     if columns.target is None:

@@ -15,7 +15,7 @@ from margins.targets import Targets
 from margins.training.checkpoint import changed
 from margins.training.finishing import fitted_calibration, fitted_cut, fitted_thresholds
 from margins.training.model import Model
-from margins.training.predicting import measured, metric_of, outputs_of
+from margins.training.predicting import metric_of, outputs_of, refuse_unmeasurable
 from margins.training.prior import PriorLedger, prior_ledger, refuse_double_correction
 from margins.training.problem import Prepared, Problem, new_network
 from margins.training.recipe import Phase, Recipe
@@ -126,12 +126,9 @@ class Job:
                 self._refuse_unmeasurable(role, problem.targets.take(rows))
 
     def _refuse_unmeasurable(self, role: str, targets: Targets) -> None:
-        # No two equal in a row: metrics at k look closer at ties, which with many labels takes long.
-        num = self._problem.coding.num_outputs
-        scores = torch.linspace(-1.0, 1.0, num).expand(len(targets), num)
         for name in dict.fromkeys(recipe.metric for recipe in self._recipe.phases()):
             try:
-                measured(metric_of(self._recipe.task, name), self._recipe.task, scores, targets)
+                refuse_unmeasurable(metric_of(self._recipe.task, name), self._recipe.task, targets)
             except MarginsError as error:
                 raise MarginsError(
                     f"metric {name!r}",

@@ -93,6 +93,13 @@ def measured(
     return metric.measure(*judged(metric, task, scores, unweighted(targets), restored), weight=weight).value
 
 
+def refuse_unmeasurable(metric: Metric, task: str, targets: Targets) -> None:
+    """Raises MarginsError where classes or weights leave the metric undefined, whatever is predicted."""
+    num = targets.num_candidates
+    # No two equal in a row: metrics at k look closer at ties, which with many labels takes long.
+    measured(metric, task, torch.linspace(-1.0, 1.0, num).expand(len(targets), num), targets)
+
+
 def judged(
     metric: Metric, task: str, scores: Tensor, targets: Targets, restored: Restoring | None = None
 ) -> tuple[Any, Any]:

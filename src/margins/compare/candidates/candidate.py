@@ -42,7 +42,7 @@ class Candidate(Settings):
     @property
     def settings(self) -> dict[str, Any]:
         """What it changes, path to value, for people."""
-        return dict(_flat(self.changes))
+        return dict(flat(self.changes))
 
     @property
     def whole_space(self) -> Space:
@@ -84,9 +84,10 @@ def _read(name: str, entry: Any, path: Path) -> Candidate:
     return validated(Candidate, fields, what=path.name)
 
 
-def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of every value of nested settings."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")  # pyright: ignore[reportUnknownArgumentType]
+            yield from flat(value, f"{above}{key}.")  # pyright: ignore[reportUnknownArgumentType]
         else:
             yield f"{above}{key}", value

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from margins.compare.candidates.candidate import Candidate
 from margins.compare.candidates.catalogue import all_candidates, baseline_of, find_candidate
@@ -62,15 +63,19 @@ class Shortlist:
 
 
 def findings_of(rows: ComparedRows, task: Task) -> Findings:
-    """What the rules look at, in these rows."""
-    counts = np.array([n for n in rows.class_counts.values() if n > 0], float)
-    copies, contradictions = copies_in(rows.frame, rows.columns)
+    """What the rules look at, in the rows that are compared on: those kept to report decide nothing."""
+    inside = torch.from_numpy(rows.inside)
+    counts = np.zeros(0)
+    if rows.targets.storage.has_positives:
+        counts = np.bincount(rows.targets.take(inside).positives().columns.numpy()).astype(float)
+        counts = counts[counts > 0]
+    copies, contradictions = copies_in(rows.frame.take(inside), rows.columns)
     return Findings(
-        task=task, num_rows=len(rows.inside), num_classes=len(rows.class_counts),
+        task=task, num_rows=len(rows.inside), num_classes=len(counts),
         imbalance=float(counts.max() / counts.min()) if len(counts) else 1.0,
-        rows_a_class=float(counts.mean()) if len(counts) else float(len(rows)),
+        rows_a_class=float(counts.mean()) if len(counts) else float(len(inside)),
         num_copies=copies, contradicted=contradictions / copies if copies else 0.0,
-        labels_a_row=float(counts.sum() / len(rows)) if len(counts) else 1.0,
+        labels_a_row=float(counts.sum() / len(inside)) if len(counts) else 1.0,
     )  # fmt: skip
 
 
@@ -153,7 +158,8 @@ class _Rule:
 
 
 def _ratio(found: Findings) -> str:
-    return f"the largest class has {found.imbalance:.0f} times the rows of the smallest"
+    times = f"{found.imbalance:.0f}" if found.imbalance >= 10 else f"{found.imbalance:.1f}"
+    return f"the largest class has {times} times the rows of the smallest"
 
 
 def _many_or_few_rows(found: Findings) -> str | None:

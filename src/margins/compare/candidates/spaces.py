@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from copy import deepcopy
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -74,18 +75,18 @@ def suggestion_of(space: Space, recipe: str, place: str, number: int, seed: int)
     Args:
         space: of the recipe.
         recipe: its name.
-        place: the outer fold, by name.
+        place: repeat and fold, the same however many repeats there are.
         number: of the trial.
         seed: of the comparison.
 
     Example:
         >>> space = {"objective.settings.gamma": Span(low=0.5, high=5.0)}
-        >>> suggestion_of(space, "focal", "outer fold 1", 0, seed=0)
+        >>> suggestion_of(space, "focal", "0/1", 0, seed=0)
         {}
-        >>> found = suggestion_of(space, "focal", "outer fold 1", 3, seed=0)
+        >>> found = suggestion_of(space, "focal", "0/1", 3, seed=0)
         >>> 0.5 <= found["objective.settings.gamma"] <= 5.0
         True
-        >>> found == suggestion_of(space, "focal", "outer fold 1", 3, seed=0)
+        >>> found == suggestion_of(space, "focal", "0/1", 3, seed=0)
         True
     """
     if number == 0 or not space:
@@ -113,7 +114,7 @@ def laid_over(recipe: Mapping[str, Any], space: Space, values: Mapping[str, Any]
         >>> laid_over({"optimizer": {"learning_rate": 0.01}}, space, {"optimizer.learning_rate": 2.0})
         {'optimizer': {'learning_rate': 0.02}}
     """
-    changed = cast("dict[str, Any]", _copied(recipe))
+    changed = deepcopy(dict(recipe))
     for path, value in values.items():
         *above, last = path.split(".")
         part: Any = changed
@@ -137,7 +138,3 @@ def _distribution(dimension: Span | Choice) -> Any:
     if isinstance(dimension, Choice):
         return optuna.distributions.CategoricalDistribution(dimension.options)
     return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _copied(value: Any) -> Any:
-    return {k: _copied(v) for k, v in value.items()} if isinstance(value, Mapping) else value

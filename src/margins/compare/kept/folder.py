@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from margins.compare.results import ComparisonResult
 from margins.errors import MarginsError
+from margins.training.run_folder import refuse_unusable
 
 STORE, RESULTS, REPORT, MODEL, REFITS = "trials.db", "results.json", "report.html", "model", "refits"
+_SHOWN = (MODEL, REPORT, RESULTS)  # in the order in which they move: after a crash results say what is left
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,8 @@ class ComparisonFolder:
         Raises:
             MarginsError: it is a file, holds files but no trials, or lies where this user may not write.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise MarginsError(
-                "out", expected="a folder", received=f"the file {self.path}", fix="name another folder"
-            )
-        if self.path.is_dir() and any(self.path.iterdir()) and not self.store.is_file():
-            raise MarginsError(
-                "out", expected="a new folder, or one of a comparison",
-                received=f"{self.path}, which holds other files",
-                fix="name another folder; nothing was changed",
-            )  # fmt: skip
-        existing = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
-        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-            raise MarginsError(
-                "out", expected="a folder that can be created",
-                received=f"{self.path}, but {existing} is not writable",
-                fix="name a folder below one of your own",
-            )  # fmt: skip
+        if not self.store.is_file():
+            refuse_unusable(self.path)
 
     def finished(self, design: str) -> ComparisonResult | None:
         """The results of this design, if it was finished here before; its model may have another name now.
@@ -78,11 +64,7 @@ class ComparisonFolder:
         if not present.is_file() or _design_in(present) == design:
             return
         mark = hashlib.sha256(present.read_bytes()).hexdigest()[:8]
-        for name in (
-            MODEL,
-            REPORT,
-            RESULTS,
-        ):  # results last: a crash before moves them again
+        for name in _SHOWN:
             old, new = self.path / name, self.path / _marked(name, mark)
             if old.exists() and not new.exists():
                 old.rename(new)
@@ -93,11 +75,12 @@ class ComparisonFolder:
         left = result.left
         if left is not None and left.model not in (None, MODEL):
             mark = str(left.model).removeprefix(f"{MODEL}-")
-            for name in (MODEL, REPORT, RESULTS):
-                old = self.path / _marked(name, mark)
-                if old.exists():
-                    old.rename(self.path / name)
-            result = replace(result, left=replace(left, model=MODEL))
+            if not (self.path / MODEL).exists():  # else results that were taken away by hand left it there
+                for name in _SHOWN:
+                    old = self.path / _marked(name, mark)
+                    if old.exists():
+                        old.rename(self.path / name)
+                result = replace(result, left=replace(left, model=MODEL))
         result.save(self.path / RESULTS)
         return result
 

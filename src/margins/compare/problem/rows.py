@@ -163,6 +163,8 @@ def _parted(
         return everything, everything[:0], []
     division = divide(frame, columns, targets, seed=seed, report_share=report_share)
     inside = np.sort(np.concatenate([division.train, division.select]))
+    if not len(division.report):
+        return inside, division.report, []
     how = f"by the column {columns.split!r}" if columns.split else "drawn at random"
     return inside, division.report, [
         f"{len(division.report)} rows are kept to report ({how}); the outer folds go over the other "

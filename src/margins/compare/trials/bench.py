@@ -8,7 +8,6 @@ from margins.compare.problem.folding import FoldRoles
 from margins.compare.problem.inputs import InputsOf
 from margins.compare.problem.rows import ComparedRows
 from margins.data.settings import validated
-from margins.errors import MarginsError
 from margins.training.in_memory import train_problem
 from margins.training.machine import Device
 from margins.training.recipe import Recipe
@@ -67,16 +66,3 @@ class Bench:
 
     def _fresh_inputs(self) -> InputsOf:
         return InputsOf(self._rows.frame.only(list(self._rows.columns.inputs)))
-
-
-def told_apart(error: str | None) -> str:
-    """The error of a trial on one line, for people."""
-    return " ".join((error or "no error was told").split())
-
-
-def refuse_failed(what: str, error: str | None) -> MarginsError:
-    """The error for a baseline that cannot be trained: nothing can be compared with it."""
-    return MarginsError(
-        what, expected="a baseline that can be trained on every fold", received=told_apart(error),
-        fix="the other recipes cannot be judged without it",
-    )  # fmt: skip

@@ -158,11 +158,9 @@ class _Search:
         rungs = design.budget.rungs(design.training.max_epochs)
         if not rungs:
             return {}
-        name, roles = self._candidate.name, design.places[self._place]
-        settings = {
-            n: suggestion_of(self._candidate.whole_space, name, roles.name, n, design.seed)
-            for n in range(rungs[0][0])
-        }
+        space, name, roles = self._candidate.whole_space, self._candidate.name, design.places[self._place]
+        place = f"{roles.repeat}/{roles.fold}"
+        settings = {n: suggestion_of(space, name, place, n, design.seed) for n in range(rungs[0][0])}
         best: list[Tried] = []
         for num, epochs in rungs:
             numbers = [t.number for t in best[:num]] or list(settings)
