@@ -9,7 +9,7 @@ from torch.autograd.gradcheck import GradcheckError
 import margins.losses
 from harness import blockwise, laws, sampled, spherical
 from harness.cases import BY_NAME, CASES, Case
-from margins.cards import all_cards
+from margins.cards import loss_cards
 from margins.engine.statistics import Repeat
 from margins.losses.forms import StatisticsLoss
 
@@ -82,7 +82,7 @@ def test_law(name: str, law: str) -> None:
 
 def test_every_card_has_a_case_and_every_case_a_card() -> None:
     assert margins.losses.__all__
-    assert {case.component for case in CASES} == set(all_cards())
+    assert {case.component for case in CASES} == set(loss_cards())
 
 
 def test_the_matrix_of_laws_is_the_one_agreed() -> None:

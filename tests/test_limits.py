@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import margins.losses as L  # noqa: N812
-from margins.cards import all_cards
+from margins.cards import loss_cards
 from margins.targets import Targets
 
 torch.manual_seed(0)
@@ -249,4 +249,4 @@ def test_reduces_to(component: str, limit: str) -> None:
 
 
 def test_every_limit_on_a_card_is_tested_and_no_other() -> None:
-    assert set(LIMITS) == {(name, limit) for name, card in all_cards().items() for limit in card.limits}
+    assert set(LIMITS) == {(name, limit) for name, card in loss_cards().items() for limit in card.limits}

@@ -164,10 +164,10 @@ def _runs_the_copy(root: Path) -> bool:
 def uncovered(mutations: Sequence[Mutation]) -> list[str]:
     """Forms of losses and evaluators that no mutation breaks."""
     import margins.losses  # noqa: F401  (registers the cards)
-    from margins.cards import all_cards
+    from margins.cards import loss_cards
     from margins.engine import Blockwise, Dense, Sharded, Spherical
 
-    forms = {f"form: {card.form}" for card in all_cards().values() if card.form}
+    forms = {f"form: {card.form}" for card in loss_cards().values() if card.form}
     evaluators = {f"evaluator: {e.__name__.lower()}" for e in (Dense, Blockwise, Sharded, Spherical)}
     return sorted((forms | evaluators) - {m.covers for m in mutations})
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.evaluators import Rows
 from margins.engine.statistics import Entries, Sloped, Statistic, total
 from margins.losses.forms.base import in_range, refuse_grades_beyond_one
@@ -36,7 +36,7 @@ class _IndependentLabels(StatisticsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Binary cross-entropy",
         summary="the plain baseline for labels that do not exclude each other",
         paper="Cox, The regression analysis of binary sequences, J. R. Stat. Soc. B 1958",
@@ -71,7 +71,7 @@ class BinaryCrossEntropy(_IndependentLabels):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Focal loss (independent labels)",
         summary="multi-label focal loss: plays down labels that are already right",
         paper="Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002",

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.score_rules import Cosine, ScoreRule
 from margins.engine.statistics import (
@@ -71,7 +71,7 @@ class _PositivesAgainstAll(_Tempered):
 
 
 @carded(
-    Card(
+    LossCard(
         name="InfoNCE",
         summary="query against its document among the batch's others; the baseline for retrieval",
         paper="van den Oord, Li, Vinyals, Contrastive Predictive Coding, 2018, arXiv 1807.03748",
@@ -148,7 +148,7 @@ class InfoNCE(_PositivesAgainstAll):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Supervised contrastive loss",
         summary="items of a class are each other's positives; embeddings that cluster by class",
         paper="Khosla et al., Supervised Contrastive Learning, 2020, arXiv 2004.11362",
@@ -179,7 +179,7 @@ class SupCon(_PositivesAgainstAll):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Decoupled softmax",
         summary="several positives a row that must not compete with each other; extreme multi-label",
         paper="Gupta et al., Dual-Encoders for Extreme Multi-Label Classification, 2024, arXiv 2310.10636",
@@ -229,7 +229,7 @@ class DecoupledSoftmax(_Tempered):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Soft-InfoNCE",
         summary="negatives that resemble the query's answer push less; batches with near-duplicates",
         paper="Li et al., Rethinking Negative Pairs in Code Search, 2023, arXiv 2310.08069",
@@ -331,7 +331,7 @@ class SoftInfoNCE(_Tempered):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Multi-similarity loss",
         summary="metric learning from class labels with mining of informative pairs in the batch",
         paper="Wang et al., Multi-Similarity Loss with General Pair Weighting, 2019, arXiv 1904.06627",

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.errors import MarginsError, MarginsWarning
 from margins.losses.forms.base import in_range
 from margins.losses.forms.counts import Average, Confusion, CountsLoss, Link
@@ -57,7 +57,7 @@ METRICS: dict[str, Metric] = {
 
 
 @carded(
-    Card(
+    LossCard(
         name="AnyLoss",
         summary="trains for a metric of the confusion matrix itself; weak or under-fitted models gain most",
         paper="Han, Moniz, Chawla, AnyLoss: Transforming Classification Metrics into Loss Functions, 2024, "
@@ -131,7 +131,7 @@ class AnyLoss(CountsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Dice loss",
         summary="F1 of soft predictions over the batch; few positives among many negatives",
         paper="Li et al., Dice Loss for Data-imbalanced NLP Tasks, 2020, arXiv 1911.02855",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.score_rules import unit
 from margins.errors import MarginsError
 from margins.losses.forms.base import in_range
@@ -18,7 +18,7 @@ Apart = Literal["abs_mean", "mean", "mean_abs", "mean_square"]
 
 
 @carded(
-    Card(
+    LossCard(
         name="Orthogonal projection loss",
         summary="beside cross-entropy: features of a class align, those of different classes are orthogonal",
         paper="Ranasinghe et al., Orthogonal Projection Loss, 2021, arXiv 2103.14021",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.errors import MarginsError
 from margins.losses.forms.base import Loss, in_range
 from margins.losses.forms.outputs import OutputsLoss
@@ -16,7 +16,7 @@ from margins.targets import Targets
 
 
 @carded(
-    Card(
+    LossCard(
         name="Multi-head loss",
         summary="several heads at once, each with its own targets and objective, added with fixed weights",
         paper="Caruana, Multitask Learning, Machine Learning 1997",

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.pairs.sums import Method, Surrogate
 from margins.errors import MarginsError, values_are_readable
 from margins.losses.forms.lists import ListLoss
@@ -15,7 +15,7 @@ from margins.losses.softplus import softplus
 
 
 @carded(
-    Card(
+    LossCard(
         name="Mann-Whitney (AUC) loss",
         summary="optimises the area under the ROC curve; rare classes, ranking, one global threshold",
         paper="Optimizing What Matters: AUC-Driven Learning for Neural Retrieval, 2025, arXiv 2510.00137",
@@ -75,7 +75,7 @@ _LARGEST_GRADE = 60
 
 
 @carded(
-    Card(
+    LossCard(
         name="LambdaRank",
         summary="graded relevance judged by nDCG: pairs weighted by what swapping them would change",
         paper="Burges, From RankNet to LambdaRank to LambdaMART, 2010, MSR-TR-2010-82",

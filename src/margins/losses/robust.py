@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.evaluators import Rows
 from margins.engine.statistics import (
     Affine,
@@ -34,7 +34,7 @@ _PAPER = "Zhu, Ying, Yang, Label Distributionally Robust Losses, 2023, arXiv 211
 
 
 @carded(
-    Card(
+    LossCard(
         name="LDR-KL",
         summary="one knob from the multi-class hinge (small lam) to cross-entropy and smoother (large lam)",
         paper=_PAPER,
@@ -96,7 +96,7 @@ class LDRKL(StatisticsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="ALDR-KL",
         summary="a temperature of its own for every row, larger where the label looks wrong",
         paper=_PAPER,
@@ -219,7 +219,7 @@ class ALDRKL(StatisticsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="ALDR-KL with memory",
         summary="ALDR-KL at the cost of one extra pass: each row's temperature is kept between visits",
         paper=_PAPER,

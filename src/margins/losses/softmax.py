@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.evaluators import Dense, Evaluator, Rows
 from margins.engine.reduction import RowLosses
 from margins.engine.sources import ScoreMatrix, Source, full_precision
@@ -22,7 +22,7 @@ from margins.targets.storage import ClassIndex
 
 
 @carded(
-    Card(
+    LossCard(
         name="Cross-entropy",
         summary="the plain baseline for one or several graded classes a row; every comparison starts here",
         paper="Good, Rational Decisions, J. R. Stat. Soc. B 1952",
@@ -110,7 +110,7 @@ class _OfLogProbability(StatisticsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Focal loss",
         summary="plays down examples that are already right; can help when easy examples swamp the batch",
         paper="Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002",
@@ -152,7 +152,7 @@ class Focal(_OfLogProbability):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Comp-sum losses (generalized cross-entropy)",
         summary="one knob from cross-entropy to mean absolute error: bounded, so wrong labels pull less",
         paper="Mao, Mohri, Zhong, Cross-Entropy Loss Functions, 2023, arXiv 2304.07288",

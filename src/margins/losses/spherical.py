@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.evaluators import Rows
 from margins.engine.reduction import RowLosses
 from margins.engine.statistics import Entries, Program, RowValues, Stage, Statistic, squares, through, total
@@ -30,7 +30,7 @@ def _moments() -> Mapping[str, Statistic]:
 
 
 @carded(
-    Card(
+    LossCard(
         name="Z-loss",
         summary="cares how far the target stands above the crowd; trains with any number of classes",
         paper=_PAPER,
@@ -90,7 +90,7 @@ class ZLoss(StatisticsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Squared error",
         summary="regression, and a classification loss that trains with any number of classes",
         paper=_PAPER,
@@ -169,7 +169,7 @@ class _LogOfRatio(StatisticsLoss):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Spherical softmax",
         summary="softmax with squares for exponentials; trains with any number of classes",
         paper=_SOFTMAX_PAPER,
@@ -206,7 +206,7 @@ class SphericalSoftmax(_LogOfRatio):
 
 
 @carded(
-    Card(
+    LossCard(
         name="Taylor softmax",
         summary="softmax with the exponential's second-order series; trains with any number of classes",
         paper=_SOFTMAX_PAPER,

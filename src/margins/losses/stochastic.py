@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.errors import MarginsError
 from margins.losses.forms.base import in_range
 from margins.losses.forms.coefficients import CoefficientsLoss
 
 
 @carded(
-    Card(
+    LossCard(
         name="EnsLoss",
         summary="a random convex loss a step, as dropout is for features; when training accuracy hits 100 %",
         paper="Dai, EnsLoss: Stochastic Calibrated Loss Ensembles, 2024, arXiv 2409.00908",

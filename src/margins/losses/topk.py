@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.evaluators import Rows
 from margins.engine.statistics import (
     Entries,
@@ -37,7 +37,7 @@ MAX_PASSES = 7
 
 
 @carded(
-    Card(
+    LossCard(
         name="Soft top-k",
         summary="extreme multi-label ranking measured at k: positives inside the top k are left alone",
         paper="Gupta et al., Dual-Encoders for Extreme Multi-Label Classification, 2024, arXiv 2310.10636",

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from margins.cards import Card, carded
+from margins.cards import LossCard, carded
 from margins.engine.pairs.semi_hard import semi_hard_totals
 from margins.engine.reduction import divided
 from margins.engine.score_rules import ScoreRule, UnitEuclidean
@@ -24,7 +24,7 @@ from margins.targets import Targets
 
 
 @carded(
-    Card(
+    LossCard(
         name="Triplet loss with semi-hard mining",
         summary="pushes apart what is nearly as near as a positive; embeddings from class labels",
         paper="Schroff, Kalenichenko, Philbin, FaceNet, 2015, arXiv 1503.03832",

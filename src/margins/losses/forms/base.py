@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from margins.cards import Card
+from margins.cards import LossCard
 from margins.engine.reduction import Reduction, check_reduction
 from margins.engine.sources import at_least_float32, checked
 from margins.errors import MarginsError, describe, values_are_readable
@@ -25,7 +25,7 @@ class Loss(nn.Module):
     """
 
     form: ClassVar[str]
-    card: ClassVar[Card]
+    card: ClassVar[LossCard]
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()

@@ -1,0 +1,3 @@
+"""Weights of rows and ways to draw them, for what is rare."""
+
+__all__: list[str] = []

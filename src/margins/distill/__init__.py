@@ -1,0 +1,3 @@
+"""Teachers: training one model on what others say."""
+
+__all__: list[str] = []

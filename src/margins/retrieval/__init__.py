@@ -1,0 +1,3 @@
+"""Benchmarks of models that match one thing with another."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Training against the worst change of an input."""
+
+__all__: list[str] = []
