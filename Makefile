@@ -16,7 +16,7 @@ PEER_BENCHMARKS := many_classes auc_pairs metric_learning in_batch
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint mutants bench bench-peers docs clean
+.PHONY: help demo test test-all lint mutants studies bench bench-peers docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(INSTALLED) ## style, formatting, types and the order of the floors
 mutants: $(INSTALLED) ## break the code on purpose, one place at a time: the tests must see it
 	@$(BIN)/python tools/mutants.py
 
+studies: $(INSTALLED) ## put the claims of methods to the test: those whose code changed, or ONLY=NAME
+	@$(BIN)/python studies/run.py --jobs 2 $(ONLY)
+
 bench: $(INSTALLED) $(PEERS_INSTALLED) ## measure the claims on speed and memory; adds rows to benchmarks/results.csv
 	@broken=; \
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || broken="$$broken $$name"; done; \
@@ -56,7 +59,7 @@ docs: $(INSTALLED) ## build the documentation into site/
 
 clean: ## remove .venv, caches and builds; runs/ stays
 	@rm -rf .venv .venv-peers build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find src tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests benchmarks studies tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # hatchling first, so that the build of margins itself uses the pinned one.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -21,7 +21,7 @@ from rich.console import Console
 import margins.compare
 import margins.compare.demo
 from made_up_results import made_up_result
-from margins.cards import Card
+from margins.cards import Card, LossCard
 from margins.cli import comparison, methods
 from margins.cli.main import run
 from margins.cli.progress import PLAIN_LINES, TrialProgress
@@ -30,6 +30,7 @@ from margins.compare.kept.folder import STORE
 from margins.compare.kept.store import RunStore
 from margins.compare.results import ComparisonResult
 from margins.compare.trials import bench
+from margins.evidence import EffectRecord, Method, StudyRecord
 from margins.training.request import Roles
 
 ROWS = "text,topic,size\n" + "".join(f"word{i} again,{'ab'[i % 2]},{i}\n" for i in range(20))
@@ -807,52 +808,74 @@ def test_version_is_printed(margins_command: Command) -> None:
 
 
 @pytest.fixture
-def two_cards(monkeypatch: pytest.MonkeyPatch) -> dict[str, Card]:
-    """Two made-up cards in place of the registry."""
-    common = {"distributed": "independent", "comparable": True, "collapse": "log C"}
-    cards = {
-        "Alpha": Card(
-            name="Alpha [bold]loss[/bold]", summary="When classes are rare.", paper="A, 2001",
-            targets=("classes",), form="statistics", component="margins.losses.Alpha", **common,
-        ),
-        "Beta": Card(
-            name="Beta loss", summary="When pairs are known.", paper="B, 2002", targets=("pairs", "matches"),
-            form="pairs", component="margins.losses.Beta", **common,
-        ),
-    }  # fmt: skip
-    monkeypatch.setattr(methods, "all_cards", lambda: dict(cards))
-    return cards
+def two_methods(monkeypatch: pytest.MonkeyPatch) -> list[Method]:
+    """Two made-up methods in place of the registry, one of them with a study that has a result."""
+    first = LossCard(
+        name="Alpha [bold]loss[/bold]", summary="When classes are rare.", paper="A, 2001", entry=7,
+        targets=("classes",), form="statistics", component="margins.losses.Alpha", study="alpha",
+        distributed="independent", comparable=True, collapse="log C",
+    )  # fmt: skip
+    second = Card(
+        name="Beta head", summary="When pairs are known.", paper="B, 2002", targets=("pairs", "matches"),
+        kind="head", stations=("score",), component="margins.heads.Beta",
+    )  # fmt: skip
+    found = [Method(cards=(first,)), Method(cards=(second,))]
+    effect = EffectRecord(
+        name="gain", above=0.0, reaches=None, values=[1.0] * 5, mean=1.0, low=0.5, high=1.5, outcome="shown"
+    )
+    record = StudyRecord(
+        study="alpha", outcome="shown", effects=[effect], settings={}, figures={}, num_seeds=5, seconds=1.0,
+        commit="abc", versions={}, code={},
+    )  # fmt: skip
+    monkeypatch.setattr(methods, "all_methods", lambda: list(found))
+    monkeypatch.setattr(methods, "known_results", lambda: {"alpha": record})
+    return found
 
 
-def test_methods_lists_every_card(margins_command: Command, two_cards: dict[str, Card]) -> None:
+def test_methods_lists_every_method(margins_command: Command, two_methods: list[Method]) -> None:
     ended = margins_command("methods")
     assert ended.code == 0
-    for card in two_cards.values():
-        for text in (card.name, card.summary, card.paper, card.form):
+    for method in two_methods:
+        for text in (method.name, method.cards[0].summary, method.papers[0], method.kinds[0]):
             assert text in ended.out
+    assert "form statistics" in ended.out
+    assert "shown" in ended.out
     assert "2 methods" in ended.out
 
 
 @pytest.mark.parametrize(
     ("options", "left"),
-    [((), ["Alpha", "Beta"]), (("--form", "pairs"), ["Beta"]), (("--target", "classes"), ["Alpha"]),
-     (("--form", "pairs", "--target", "classes"), [])],
+    [((), ["Alpha", "Beta"]), (("--form", "statistics"), ["Alpha"]), (("--target", "classes"), ["Alpha"]),
+     (("--form", "statistics", "--target", "pairs"), []), (("--kind", "head"), ["Beta"]),
+     (("--station", "score"), ["Beta"]), (("--paper", "a, 20"), ["Alpha"]), (("--paper", "beta"), ["Beta"])],
 )  # fmt: skip
-def test_methods_are_chosen_by_form_and_target(
-    margins_command: Command, two_cards: dict[str, Card], options: tuple[str, ...], left: list[str]
+def test_methods_are_chosen_by_every_filter(
+    margins_command: Command, two_methods: list[Method], options: tuple[str, ...], left: list[str]
 ) -> None:
-    ended = margins_command("methods", "--json", *options)
-    expected = [dataclasses.asdict(two_cards[name]) for name in left]
-    assert json.loads(ended.out) == json.loads(json.dumps(expected))
+    found = json.loads(margins_command("methods", "--json", *options).out)
+    assert [method["name"].split()[0] for method in found] == left
 
 
-@pytest.mark.parametrize("options", [("--form", "oval"), ("--target", "moon")])
-def test_an_unknown_form_or_target_is_refused_with_what_there_is(
-    margins_command: Command, two_cards: dict[str, Card], options: tuple[str, str]
+def test_methods_as_json_hold_cards_and_evidence(margins_command: Command, two_methods: list[Method]) -> None:
+    alpha, beta = json.loads(margins_command("methods", "--json").out)
+    assert (alpha["entry"], alpha["forms"], alpha["studies"]) == (7, ["statistics"], ["alpha"])
+    assert alpha["evidence"] == [
+        {"study": "alpha", "outcome": "shown", "commit": "abc",
+         "effects": [{"name": "gain", "mean": 1.0, "low": 0.5, "high": 1.5, "outcome": "shown"}]}
+    ]  # fmt: skip
+    assert beta["components"][0]["component"] == "margins.heads.Beta"
+    assert beta["evidence"] == []
+
+
+@pytest.mark.parametrize(
+    "options", [("--form", "oval"), ("--target", "moon"), ("--kind", "x"), ("--station", "x")]
+)
+def test_an_unknown_filter_is_refused_with_what_there_is(
+    margins_command: Command, two_methods: list[Method], options: tuple[str, str]
 ) -> None:
     ended = margins_command("methods", *options)
     assert_one_line(ended, code=2)
-    assert "pairs" in ended.err
+    assert "expected one of" in ended.err
 
 
 def test_plain_progress_is_a_few_lines_that_end_at_the_end() -> None:

@@ -41,20 +41,22 @@ def metrics() -> str:
 
 
 def methods() -> str:
-    """A table of all cards, and what each method reduces to."""
-    from margins.cards import all_cards
+    """A table of all methods: their components, and what each reduces to."""
+    from margins.cards import LossCard
+    from margins.evidence import all_methods
     from margins.training.objective_settings import snake_case
 
-    importlib.import_module("margins.losses")
     rows: list[list[str]] = []
-    for card in all_cards().values():
-        name = card.component.rpartition(".")[2]
-        rows.append(
-            [f"**{card.name}**<br>`{name}`<br>`{snake_case(name)}`",
-             f"{card.form}:<br>{', '.join(card.targets)}",
-             "<br>".join([card.summary, *(f"*{limit}*" for limit in card.limits)]), card.paper]
-        )  # fmt: skip
-    return _table(["method", "form and targets", "when to use it, and *what it reduces to*", "source"], rows)
+    for method in all_methods():
+        parts: list[str] = []
+        for card in method.cards:
+            name = card.component.rpartition(".")[2]
+            recipe = f" (`{snake_case(name)}`)" if isinstance(card, LossCard) else ""
+            parts.append(f"**{card.name}**<br>`{card.component.removeprefix('margins.')}`{recipe}")
+        said = [line for card in method.cards for line in (card.summary, *(f"*{x}*" for x in card.limits))]
+        kinds = [*method.kinds, *(f"form {form}" for form in method.forms), ", ".join(method.targets)]
+        rows.append(["<br>".join(parts), "<br>".join(kinds), "<br>".join(said), "<br>".join(method.papers)])
+    return _table(["method", "kind and targets", "when to use it, and *what it reduces to*", "source"], rows)
 
 
 def candidates() -> str:
@@ -148,17 +150,26 @@ def _beside(name: str) -> ModuleType:
 _SPEED = _beside("speed")
 _MANY_LABELS = _beside("many_labels_page")
 _COMPARISONS = _beside("comparisons_page")
+_EVIDENCE = _beside("evidence_page")
 PARTS: dict[str, Callable[[], str]] = {
     **{part.__name__: part for part in (metrics, methods, candidates, recipe_keys, command_line, floors)},
     "speed_drawn": _SPEED.drawn,
     "speed_tables": _SPEED.tables,
     "speed_of_machine": _SPEED.machine,
     "speed_on_cuda": _SPEED.on_cuda,
+    "evidence_summary": _EVIDENCE.summary,
+    "evidence_table": _EVIDENCE.table,
+    "evidence_details": _EVIDENCE.details,
     "many_labels_quality": _MANY_LABELS.quality,
     "many_labels_cost": _MANY_LABELS.cost,
     **{
         f"compared_{path.stem}": partial(_COMPARISONS.ranking, path.stem)
         for path in sorted(_COMPARISONS.FOLDER.glob("*.json"))
+    },
+    **{
+        f"shown_by_{path.stem}": partial(_EVIDENCE.line_of, path.stem)
+        for path in sorted(_EVIDENCE.STUDIES.glob("*.py"))
+        if path.stem != "run"
     },
 }
 

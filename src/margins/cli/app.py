@@ -398,19 +398,31 @@ def merge(
 
 @app.command()
 def methods(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
     form: Annotated[
-        str | None, typer.Option(metavar="FORM", help="Only methods of this form, e.g. statistics, pairs.")
+        str | None, typer.Option(metavar="FORM", help="Only losses of this form, e.g. statistics, pairs.")
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(metavar="KIND", help="Only methods for this kind of target, e.g. classes, matches."),
     ] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Only this kind of method: loss, head, diagnostic, ...")
+    ] = None,
+    station: Annotated[
+        str | None,
+        typer.Option(metavar="STATION", help="Only what acts at this station of training, e.g. score, loss."),
+    ] = None,
+    paper: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Only those with these words in name or paper.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything that the cards and the studies say, as JSON.")
+    ] = False,
 ) -> None:
-    """List the published methods that margins offers, each with its source."""
+    """List the published methods that margins offers, with their sources and what studies of them found."""
     from margins.cli.methods import list_methods
 
-    list_methods(as_json=as_json, form=form, target=target)
+    list_methods(as_json=as_json, form=form, target=target, kind=kind, station=station, paper=paper)
 
 
 @app.command()
