@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from margins.cards import Card, carded
 from margins.engine import SphericalLayer
 from margins.heads.settings import HeadSettings
 
@@ -37,6 +38,20 @@ class OwnsUpdate(Protocol):
         ...
 
 
+@carded(
+    Card(
+        name="Factored spherical output layer",
+        summary="many classes trained exactly at a cost that does not grow with their number",
+        paper="Vincent, de Brebisson, Bouthillier, Efficient Exact Gradient Update for Training Deep "
+        "Networks with Very Large Sparse Targets, 2015, arXiv 1412.7091",
+        kind="head",
+        stations=("score", "update"),
+        targets=("classes", "label sets"),
+        entry=1,
+        recipe={"objective": {"loss": "z_loss"}, "head": {"name": "spherical"}},
+        tests=("tests/test_spherical_layer.py::test_two_hundred_steps_equal_those_of_the_dense_layer",),
+    )
+)
 class SphericalHead(SphericalLayer):
     """Logits as an affine map of the embedding, for losses of the sums of scores and of their squares.
 

@@ -40,6 +40,12 @@ def _moments() -> Mapping[str, Statistic]:
         comparable=True,
         collapse="softplus(a b) / a: all scores equal",
         limits=("scores shifted and scaled: the same value",),
+        recipe={"objective": {"loss": "z_loss"}, "head": {"name": "spherical"}},
+        tests=(
+            "tests/test_spherical_layer.py::test_two_hundred_steps_equal_those_of_the_dense_layer",
+            "tests/test_spherical_layer.py::test_scores_gradients_and_steps_equal_those_of_the_slow_references",
+        ),
+        study="spherical_losses",
     )
 )
 class ZLoss(StatisticsLoss):
