@@ -26,6 +26,9 @@ OF_SCORES: tuple[Law, ...] = (
     laws.inputs_are_left_alone,
     laws.state_survives_save_and_load,
 )
+OF_ORDERED_SCORES = tuple(
+    laws.rows_may_be_permuted if law is laws.rows_and_candidates_may_be_permuted else law for law in OF_SCORES
+)
 LAWS_OF_FORM: dict[str, tuple[Law, ...]] = {
     "statistics": (
         *OF_SCORES,
@@ -43,6 +46,13 @@ LAWS_OF_FORM: dict[str, tuple[Law, ...]] = {
     "list": (*OF_SCORES, laws.reductions_agree_and_batches_add_up, laws.large_offsets_stay_finite),
     "pairs": (*OF_SCORES, laws.large_offsets_stay_finite),
     "counts": (*OF_SCORES, laws.large_offsets_stay_finite),
+    "rows": (
+        *OF_ORDERED_SCORES,
+        laws.reductions_agree_and_batches_add_up,
+        laws.large_offsets_stay_finite,
+        laws.second_derivative_is_that_of_the_gradient,
+    ),
+    "ordered counts": (*OF_ORDERED_SCORES, laws.large_offsets_stay_finite),
     "coefficients": (
         laws.coefficients_are_those_of_the_reference,
         laws.half_precision_computes_in_float32,
@@ -52,6 +62,7 @@ LAWS_OF_FORM: dict[str, tuple[Law, ...]] = {
     ),
     "features": (),  # test_features_and_outputs.py
     "outputs": (),
+    "bags": (),  # test_bags.py
 }
 
 
@@ -94,9 +105,12 @@ def test_the_matrix_of_laws_is_the_one_agreed() -> None:
         "pairs": {10},
         "counts": {10},
         "list": {11},
+        "rows": {12},
+        "ordered counts": {10},
         "coefficients": {5},
         "features": {0},
         "outputs": {0},
+        "bags": {0},
     }
     twice = {n for n, law in MATRIX if law == laws.second_derivative_is_that_of_the_gradient.__name__}
     assert {"CrossEntropy", "CompSum", "ZLoss", "BinaryCrossEntropy", "InfoNCE", "DecoupledSoftmax"} <= twice

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 import margins.losses as L  # noqa: N812
 from margins.cards import loss_cards
+from margins.heads import nested_log_probabilities
 from margins.targets import Targets
 
 torch.manual_seed(0)
@@ -20,6 +21,7 @@ SETS = (torch.rand(8, 5) < 0.5).double()
 SETS[:, 0], SETS[:, 1] = 1.0, 0.0
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 Z = functional.normalize(torch.randn(8, 4, dtype=torch.float64))
+MAPS, MASK = S.view(2, 1, 4, 5), HOT.view(2, 1, 4, 5)
 CERTAIN = torch.where(torch.rand(8, 5) < 0.5, 40.0, -40.0).double()
 
 Pair = tuple[Tensor, Tensor]
@@ -51,6 +53,13 @@ def _f1(hard: Tensor, true: Tensor) -> Tensor:
     hard, true = hard[:, true.any(0)], true[:, true.any(0)]  # a column without a positive has no F1
     tp = (hard * true).sum(0)
     return 1 - (2 * tp / (hard.sum(0) + true.sum(0))).mean()
+
+
+def _over_levels() -> Pair:
+    thresholds = torch.tensor([-2.0, -0.5, 0.5, 3.0], dtype=torch.float64)
+    scores = nested_log_probabilities(S[:, 0], thresholds, steepness=2.0)
+    levels = (Y[:, None] >= torch.arange(1, 5)).double()
+    return L.Cumulative()(scores, Y), L.BinaryCrossEntropy()(2 * (S[:, :1] - thresholds), levels)
 
 
 def _settled() -> Pair:
@@ -158,6 +167,42 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
         *_ldr_at_its_temperature()
     ),
     ("ALDRKLMemory", "visited often with fixed scores: ALDRKL"): _close(*_settled()),
+    ("TruncatedGCE", "threshold = 0: CompSum(tau = 1 + q)"): _close(
+        L.TruncatedGCE(0.6, threshold=0.0).per_anchor(S, Y), L.CompSum(1.6).per_anchor(S, Y)
+    ),
+    ("AsymmetricGCE", "shift -> 0: CompSum(tau = 1 + q)"): _close(
+        L.AsymmetricGCE(1e-12, q=0.6).per_anchor(S, Y), L.CompSum(1.6).per_anchor(S, Y), tolerance=1e-8
+    ),
+    ("AsymmetricGCE", "q = 1: the mean absolute error 1 - p, CompSum(tau=2)"): _close(
+        L.AsymmetricGCE(0.6, q=1.0).per_anchor(S, Y), L.CompSum(2.0).per_anchor(S, Y)
+    ),
+    ("AsymmetricUnhinged", "q = 1: the mean absolute error 1 - p, CompSum(tau=2)"): _close(
+        L.AsymmetricUnhinged(3.0, q=1.0).per_anchor(S, Y), L.CompSum(2.0).per_anchor(S, Y)
+    ),
+    ("NormalizedCrossEntropy", "the mean over all labels: 1 / C"): _close(
+        torch.stack([L.NormalizedCrossEntropy().per_anchor(S, Y * 0 + k) for k in range(5)]).mean(0),
+        torch.full((8,), 1 / 5, dtype=torch.float64),
+    ),
+    ("ReverseCrossEntropy", "hard labels: -log_zero times CompSum(tau=2)"): _close(
+        L.ReverseCrossEntropy(log_zero=-3.0).per_anchor(S, Y), 3 * L.CompSum(2.0).per_anchor(S, Y)
+    ),
+    ("SymmetricCrossEntropy", "beta = 0: CrossEntropy"): _close(
+        L.SymmetricCrossEntropy(0.0)(S, Y), functional.cross_entropy(S, Y)
+    ),
+    ("SymmetricCrossEntropy", "beta = 1: ReverseCrossEntropy"): _close(
+        L.SymmetricCrossEntropy(1.0)(S, Y), L.ReverseCrossEntropy(log_zero=-4.0)(S, Y)
+    ),
+    ("JensenShannon", "target_weight -> 0: CrossEntropy"): _close(
+        L.JensenShannon(1e-7).per_anchor(S, Y), L.CrossEntropy().per_anchor(S, Y), tolerance=1e-4
+    ),
+    ("WeightedSum", "one part of weight 1: that part"): _close(
+        L.WeightedSum([(1.0, L.LDRKL(2.0, margin=0.3))]).per_anchor(S, Y),
+        L.LDRKL(2.0, margin=0.3).per_anchor(S, Y),
+    ),
+    ("WeightedSum", "weights that add up to 1 of one loss twice: that loss"): _close(
+        L.WeightedSum([(0.3, L.CompSum(1.7)), (0.7, L.CompSum(1.7))]).per_anchor(S, Y),
+        L.CompSum(1.7).per_anchor(S, Y),
+    ),
     ("ZLoss", "scores shifted and scaled: the same value"): _close(
         L.ZLoss(0.5, 1.0).per_anchor(S, Y), L.ZLoss(0.5, 1.0).per_anchor(3 * S - 7, Y), tolerance=1e-9
     ),
@@ -210,6 +255,16 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
     ),
     ("MannWhitney", "divided by log 2 (logistic): an upper bound of 1 - AUC"): _upper_bound,
     (
+        "CounterfactualPair",
+        "one counterfactual an anchor: cross-entropy of the two scores",
+    ): _close(
+        L.CounterfactualPair(0.5)(S[:, :2], torch.zeros(8, dtype=torch.long)),
+        functional.cross_entropy(2 * S[:, :2], torch.zeros(8, dtype=torch.long)),
+    ),
+    ("CounterfactualPair", "several of them: MannWhitney within rows"): _close(
+        L.CounterfactualPair(0.5)(S, Y), L.MannWhitney(temperature=0.5, scope="row")(S, Y)
+    ),
+    (
         "SemiHardTriplet",
         "margin large, every negative below its positive: margin plus the mean score difference",
     ): _close(L.SemiHardTriplet(100.0)(S + 20 * HOT, Y), 100 + _mean_gap(S + 20 * HOT)),
@@ -222,6 +277,34 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
     ("AnyLoss", "amplify large: 1 - the metric at threshold 1/2"): _close(
         L.AnyLoss("f1", amplify=33.0)(50 * S, SETS), _f1((S > 0).double(), SETS), tolerance=1e-4
     ),
+    ("AnyLoss", "F1, amplify = None: Dice, not squared, smoothing -> 0"): _close(
+        L.AnyLoss("f1", amplify=None)(S, SETS), L.Dice(square=False, smoothing=1e-9)(S, SETS), tolerance=1e-5
+    ),
+    ("AnyLoss", "metric_share = 0, class_weight = None: BinaryCrossEntropy"): _close(
+        L.AnyLoss(metric_share=0.0, class_weight=None)(S[:, 0], SETS[:, 0]),
+        L.BinaryCrossEntropy()(S[:, :1], SETS[:, :1]),
+    ),
+    ("Dice", "square = False, smoothing -> 0: AnyLoss of F1, not amplified"): _close(
+        L.Dice(square=False, smoothing=1e-9)(S, SETS), L.AnyLoss("f1", amplify=None)(S, SETS), tolerance=1e-5
+    ),
+    ("Tversky", "alpha = beta = 1/2: Dice of twice the smoothing, not squared"): _close(
+        L.Tversky(0.5, 0.5, smoothing=0.7)(S, SETS), L.Dice(square=False, smoothing=1.4)(S, SETS)
+    ),
+    ("Tversky", "alpha = beta = 1, certain predictions, smoothing -> 0: 1 - Jaccard index"): _close(
+        L.Tversky(1.0, 1.0, smoothing=1e-9)(CERTAIN, SETS),
+        L.AnyLoss("jaccard", amplify=None)(CERTAIN, SETS),
+        tolerance=1e-5,
+    ),
+    ("Cumulative", "two classes: CrossEntropy"): _close(
+        L.Cumulative().per_anchor(S[:, :2], Y % 2),
+        functional.cross_entropy(S[:, :2], Y % 2, reduction="none"),
+    ),
+    ("Cumulative", "scores of a nested head: the mean of BinaryCrossEntropy over its levels"): _close(
+        *_over_levels()
+    ),
+    ("NestedDice", "two classes: Dice of the difference of their scores"): _close(
+        L.NestedDice()(S[:, :2], Y % 2), L.Dice()(S[:, 1] - S[:, 0], (Y % 2).double())
+    ),
     ("Dice", "certain predictions, smoothing -> 0: 1 - F1"): _close(
         L.Dice(smoothing=1e-9)(CERTAIN, SETS), _f1((CERTAIN > 0).double(), SETS), tolerance=1e-6
     ),
@@ -231,6 +314,108 @@ LIMITS: dict[tuple[str, str], Callable[[], None]] = {
     ("MultiHead", "one head of weight 1: that head's loss"): _close(
         L.MultiHead({"a": L.CrossEntropy()})({"a": S}, {"a": Y}), functional.cross_entropy(S, Y)
     ),
+    ("SSIM", "maps equal to their targets: 0"): _close(
+        1 - L.SSIM(link="identity")(MASK, MASK), torch.ones((), dtype=torch.float64)
+    ),
+    ("SoftIoU", "maps of 0 and 1: 1 - TP / (TP + FP + FN)"): _close(
+        L.SoftIoU(link="identity")(MASK.flip(3), MASK),
+        1 - ((MASK * MASK.flip(3)).sum((1, 2, 3)) / (MASK + MASK.flip(3) > 0).sum((1, 2, 3))).mean(),
+    ),
+    ("HybridMask", "ssim = iou = 0: binary cross-entropy of places"): _close(
+        L.HybridMask(ssim=0.0, iou=0.0)(MAPS, MASK), functional.binary_cross_entropy_with_logits(MAPS, MASK)
+    ),
+    ("HybridMask", "bce = ssim = 0: soft IoU"): _close(
+        L.HybridMask(bce=0.0, ssim=0.0)(MAPS, MASK), L.SoftIoU(link="sigmoid")(MAPS, MASK)
+    ),
+    ("DeepSupervision", "one output of full size: the loss itself"): _close(
+        L.DeepSupervision(L.HybridMask())({"a": MAPS}, MASK), L.HybridMask()(MAPS, MASK)
+    ),
+    ("MinOverHypotheses", "one hypothesis, base mse: the mean squared error"): _close(
+        L.MinOverHypotheses(1)(S[:, None], HOT), functional.mse_loss(S, HOT)
+    ),
+    ("MinOverHypotheses", "one hypothesis, base ce: cross-entropy"): _close(
+        L.MinOverHypotheses(1, base="ce")(S[:, None], Y), functional.cross_entropy(S, Y)
+    ),
+    ("MinOverHypotheses", "temperature large: the mean over hypotheses"): _close(
+        L.MinOverHypotheses(5, temperature=1e9)(S[:, :, None], HOT[:, :1]),
+        (S - HOT[:, :1]).square().mean(),
+        1e-7,
+    ),
+    ("ForwardModelLoss", "generated_weight = 0: the mean absolute error of all parameters"): _close(
+        L.ForwardModelLoss(torch.exp, generated_weight=0.0)({"a": S, "b": Z}, {"a": HOT, "b": Z.flip(0)}),
+        torch.cat([S - HOT, Z - Z.flip(0)], 1).abs().mean(),
+    ),
+    ("PatchAdversarial", "features = 0, least squares, critic sure of all: one half"): _close(
+        L.PatchAdversarial(features=0.0)([L.Patches(0 * MAPS, ())], [L.Patches(0 * MAPS + 1, ())]),
+        torch.tensor(0.5, dtype=torch.float64),
+    ),
+}
+
+
+BAGS = torch.tensor([0, 1, 2, 0, 1, 2, 2, 0])
+BAG_TARGETS = torch.softmax(S[:3].flip(1), 1)
+BAG_MEANS = torch.stack([S[a == BAGS].mean(0) for a in range(3)])
+
+
+def _spread_within_bags() -> Tensor:
+    return torch.stack([S[a == BAGS].var(0, correction=0).sum() for a in range(3)]).mean()
+
+
+def _bags_of_one_row() -> None:
+    alone, soft = torch.arange(8), S.flip(0).softmax(1)
+    for rho in (0.0, 0.4, 1.0):
+        found = [L.Aggregated(base, rho=rho)(S, alone, soft) for base in ("squared_error", "cross_entropy")]
+        _close(found[0], L.SquaredError()(S, soft))()
+        _close(found[1], L.CrossEntropy()(S, soft))()
+
+
+class _LettersInAnyOrder:
+    """A decoder whose scores of labels depend on the last one alone."""
+
+    num_labels = 5
+
+    def start(self, state: Tensor) -> Tensor:
+        return state
+
+    def step(self, state: Tensor, memory: Tensor, previous: Tensor, emitted: Tensor) -> tuple[Tensor, Tensor]:
+        scores = torch.cat([state, torch.ones_like(state[:, :1])], 1) * (1 + 0.3 * previous[:, None])
+        scores[:, :5] = scores[:, :5].masked_fill(emitted, -torch.inf)
+        return scores.log_softmax(1), memory
+
+
+def _one_label_a_row() -> None:
+    decoder, stop = _LettersInAnyOrder(), torch.full((8,), 5)
+    first = decoder.step(S, S, stop, HOT.bool() & False)[0]
+    last = decoder.step(S, S, Y, HOT.bool())[0]
+    expected = functional.nll_loss(first, Y) + functional.nll_loss(last, stop)
+    for strategy in ("sample", "greedy", "beam", "exact", "uniform"):
+        _close(L.OrderSearch(strategy, warmup=0)(decoder, S, HOT), expected)()
+
+
+def _best_of_all_orders() -> Pair:
+    decoder, sets = _LettersInAnyOrder(), torch.tensor([[1.0, 0, 1, 0, 1]] * 8).double()
+    orders = torch.tensor([[0, 2, 4], [0, 4, 2], [2, 0, 4], [2, 4, 0], [4, 0, 2], [4, 2, 0]])
+    all_orders = torch.stack([L.order_log_prob(decoder, S, order.expand(8, -1)) for order in orders])
+    return L.OrderSearch("beam", warmup=0, beam_width=6).per_anchor(decoder, S, sets), -all_orders.amax(0)
+
+
+LIMITS |= {
+    ("Aggregated", "bags of one row: SquaredError, or CrossEntropy"): _bags_of_one_row,
+    ("Aggregated", "rho = 0: the base between a bag's target and its mean output"): _close(
+        L.Aggregated(rho=0.0)(S, BAGS, BAG_TARGETS), L.SquaredError()(BAG_MEANS, BAG_TARGETS)
+    ),
+    (
+        "Aggregated",
+        "rho = 1, squared error: rho = 0 plus the mean variance of the scores of a bag",
+    ): _close(
+        L.Aggregated(rho=1.0)(S, BAGS, BAG_TARGETS),
+        L.Aggregated(rho=0.0)(S, BAGS, BAG_TARGETS) + _spread_within_bags(),
+    ),
+    (
+        "OrderSearch",
+        "one label a row: its cross-entropy, then that of STOP, whatever the strategy",
+    ): _one_label_a_row,
+    ("OrderSearch", "beam as wide as there are orders: the best order"): _close(*_best_of_all_orders()),
 }
 
 
@@ -241,6 +426,36 @@ def _orthonormal_is_zero() -> None:
 
 
 LIMITS["OrthogonalProjection", "orthonormal class directions: 0"] = _orthonormal_is_zero
+
+
+def _orthonormal_centres_are_zero() -> None:
+    loss = L.PrototypeOrthogonalProjection(4, 4).double()
+    with torch.no_grad():
+        loss.centres.copy_(2 * torch.eye(4))
+    features = torch.eye(4, dtype=torch.float64)[LABELS]
+    assert loss(features, LABELS).item() == 0.0
+    assert loss(features, LABELS.roll(1)).item() > 0.1
+
+
+LIMITS["PrototypeOrthogonalProjection", "orthonormal centres, features on their own: 0"] = (
+    _orthonormal_centres_are_zero
+)
+
+
+def _true_shares_cost_nothing() -> None:
+    assert L.ConceptExplanation()(HOT, 3 * HOT).item() == 0.0
+    assert L.ConceptExplanation()(HOT.roll(1, 1), HOT).item() > 0.1
+
+
+LIMITS["ConceptExplanation", "shares equal to the concepts: 0"] = _true_shares_cost_nothing
+
+
+def _one_concept_has_no_entropy() -> None:
+    assert abs(L.AttributionEntropy()(HOT).item()) < 1e-7
+    assert L.AttributionEntropy()(S.softmax(1)).item() > 0.1
+
+
+LIMITS["AttributionEntropy", "all on one concept: 0"] = _one_concept_has_no_entropy
 
 
 @pytest.mark.parametrize(("component", "limit"), list(LIMITS), ids=[f"{c}: {t}" for c, t in LIMITS])

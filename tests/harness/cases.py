@@ -5,6 +5,7 @@ A case supplies inputs and a reference. Which laws it must pass follows from the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,21 @@ from typing import Any
 from harness.problems import Problem
 from margins import losses
 from margins.losses import Loss
-from reference import binary, contrastive, counts, features, ranking, robust, softmax, spherical, topk
+from reference import (
+    binary,
+    closed_forms,
+    contrastive,
+    counts,
+    cumulative,
+    features,
+    noise_peers,
+    overlap,
+    ranking,
+    robust,
+    softmax,
+    spherical,
+    topk,
+)
 
 Reference = Callable[..., Any]
 
@@ -52,6 +67,26 @@ class Case:
 
 def _lambda_rank(scores: Any, grades: Any, known: Any, weight: Any, *, top: int) -> Any:
     return ranking.lambda_rank(scores, grades, known, top=top)
+
+
+def _summed(active: Callable[[], Any], passive: Callable[[], Any], **options: Any) -> Loss:
+    return losses.WeightedSum([(2.0, active()), (0.3, passive())], **options)
+
+
+def _told(make: Callable[..., Loss], code: str) -> Callable[..., Loss]:
+    """A loss whose choice is told in a warning, made without it."""
+
+    def made(**options: Any) -> Loss:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=code)
+            return make(**options)
+
+    return made
+
+
+def _nested_dice(scores: Any, grades: Any, known: Any, weight: Any, margin: Any, **options: Any) -> Any:
+    # The reference adds up the five levels, each of which has a positive in problems of scores.
+    return cumulative.cumulative_dice(scores, grades, known, weight, margin, **options) / 5
 
 
 MULTI = ("label sets", "scores", "matches", "classes")
@@ -100,6 +135,72 @@ CASES = (
         ("classes",),
         entry_weights=False,
         takes_ids=True,
+    ),
+    Case(
+        "TruncatedGCE",
+        partial(losses.TruncatedGCE, 0.6, threshold=0.2),
+        partial(noise_peers.truncated_gce, q=0.6, threshold=0.2),
+    ),
+    Case(
+        "AsymmetricGCE",
+        partial(losses.AsymmetricGCE, 0.6, q=0.4),
+        partial(noise_peers.asymmetric_gce, a=0.6, q=0.4),
+    ),
+    Case(
+        "AsymmetricUnhinged",
+        partial(losses.AsymmetricUnhinged, 3.0, q=0.4),
+        partial(noise_peers.asymmetric_unhinged, a=3.0, q=0.4),
+    ),
+    Case(
+        "NormalizedCrossEntropy",
+        losses.NormalizedCrossEntropy,
+        noise_peers.normalised_cross_entropy,
+        entry_weights=False,
+    ),
+    Case(
+        "ReverseCrossEntropy",
+        losses.ReverseCrossEntropy,
+        noise_peers.reverse_cross_entropy,
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "SymmetricCrossEntropy",
+        partial(losses.SymmetricCrossEntropy, 0.3),
+        partial(noise_peers.symmetric_cross_entropy, share=0.3),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "JensenShannon",
+        partial(losses.JensenShannon, 0.3),
+        partial(noise_peers.jensen_shannon, pi=0.3),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "WeightedSum",
+        partial(_summed, losses.NormalizedCrossEntropy, losses.ReverseCrossEntropy),
+        partial(
+            noise_peers.active_passive,
+            active=noise_peers.normalised_cross_entropy,
+            passive=noise_peers.reverse_cross_entropy,
+            active_weight=2.0,
+            passive_weight=0.3,
+        ),
+        ("classes",),
+        entry_weights=False,
+    ),
+    Case(
+        "WeightedSum[weights]",
+        partial(_summed, partial(losses.CompSum, 1.7), partial(losses.AsymmetricGCE, 1.0, q=2.0)),
+        partial(
+            noise_peers.active_passive,
+            active=noise_peers.generalised_cross_entropy,
+            passive=noise_peers.asymmetric_gce,
+            active_weight=2.0,
+            passive_weight=0.3,
+        ),
     ),
     Case("ZLoss", partial(losses.ZLoss, 0.5, 2.0), partial(spherical.z_loss, a=0.5, b=2.0)),
     Case("SquaredError", losses.SquaredError, spherical.squared_error),
@@ -169,6 +270,13 @@ CASES = (
         )
     ),
     Case(
+        "CounterfactualPair[row]",
+        partial(losses.CounterfactualPair, 0.7),
+        partial(ranking.mann_whitney, surrogate="logistic", temperature=0.7, scope="row"),
+        POSITIVE_SETS,
+        reads_margin=False,
+    ),
+    Case(
         "SemiHardTriplet",
         partial(losses.SemiHardTriplet, 4.0),
         partial(ranking.semi_hard_triplet, margin=4.0),
@@ -202,6 +310,71 @@ CASES = (
         )
         for square, average in ((True, "macro"), (False, "micro"))
     ),
+    *(
+        Case(
+            f"AnyLoss[{name}]",
+            partial(losses.AnyLoss, **options),
+            reference,
+            POSITIVE_SETS,
+            reads_margin=False,
+        )
+        for name, options, reference in (
+            ("not amplified", {"amplify": None}, partial(counts.any_loss, metric="f1", amplify=None)),
+            ("earlier", {"metric": "mcc", "decay": 0.5}, partial(counts.any_loss, metric="mcc")),
+            (
+                "mixture,micro",
+                {"metric": "bacc", "metric_share": 0.3, "average": "micro"},
+                partial(overlap.any_loss_mixture, metric="bacc", share=0.3, average="micro"),
+            ),
+        )
+    ),
+    *(
+        Case(f"Dice[{name}]", make, reference, POSITIVE_SETS, reads_margin=False)
+        for name, make, reference in (
+            (
+                "adjusted",
+                _told(partial(losses.Dice, alpha=0.5), "MG030"),
+                partial(overlap.dsc_batch, alpha=0.5),
+            ),
+            (
+                "example,softmax",
+                _told(partial(losses.Dice, level="example", square=False, link="softmax"), "MG031"),
+                partial(overlap.dsc_example, alpha=0.0, link="softmax"),
+            ),
+        )
+    ),
+    Case("Dice[scores]", losses.Dice, overlap.dsc_batch, ("scores",), reads_margin=False),
+    Case(
+        "Tversky",
+        partial(losses.Tversky, 0.2, 0.7, smoothing=0.5),
+        partial(overlap.tversky_batch, alpha=0.2, beta=0.7, smoothing=0.5),
+        (*POSITIVE_SETS, "scores"),
+        reads_margin=False,
+    ),
+    Case(
+        "Tversky[example,micro]",
+        _told(partial(losses.Tversky, 0.2, 0.7, level="example", average="micro"), "MG031"),
+        partial(overlap.tversky_example, alpha=0.2, beta=0.7, average="micro"),
+        POSITIVE_SETS,
+        reads_margin=False,
+    ),
+    Case(
+        "Cumulative",
+        losses.Cumulative,
+        partial(cumulative.cumulative_cross_entropy, normalised=False),
+        ("classes", "scores", "label sets"),
+        entry_weights=False,
+    ),
+    *(
+        Case(
+            f"NestedDice[{square}]",
+            partial(losses.NestedDice, square=square, smoothing=0.5),
+            partial(_nested_dice, square=square, smoothing=0.5),
+            ("scores",),
+            entry_weights=False,
+        )
+        for square in (True, False)
+    ),
     Case("EnsLoss", losses.EnsLoss, robust.ens_loss_coefficients, ("label sets", "classes")),
     Case(
         "LambdaRank",
@@ -212,7 +385,23 @@ CASES = (
         reads_margin=False,
     ),
     Case("OrthogonalProjection", losses.OrthogonalProjection, features.orthogonal_projection),
+    Case(
+        "PrototypeOrthogonalProjection",
+        partial(losses.PrototypeOrthogonalProjection, 4, 4),
+        closed_forms.orthogonal_prototypes,
+    ),
     Case("MultiHead", losses.MultiHead, lambda: None),
+    Case("Aggregated", losses.Aggregated, lambda: None),
+    Case("OrderSearch", losses.OrderSearch, lambda: None),
+    Case("SSIM", partial(losses.SSIM, link="sigmoid"), lambda: None),
+    Case("SoftIoU", partial(losses.SoftIoU, link="sigmoid"), lambda: None),
+    Case("HybridMask", losses.HybridMask, lambda: None),
+    Case("DeepSupervision", partial(losses.DeepSupervision, losses.HybridMask()), lambda: None),
+    Case("MinOverHypotheses", partial(losses.MinOverHypotheses, 2), lambda: None),
+    Case("ConceptExplanation", losses.ConceptExplanation, lambda: None),
+    Case("AttributionEntropy", losses.AttributionEntropy, lambda: None),
+    Case("ForwardModelLoss", partial(losses.ForwardModelLoss, lambda maps: maps["a"]), lambda: None),
+    Case("PatchAdversarial", losses.PatchAdversarial, lambda: None),
 )
 
 BY_NAME = {case.name: case for case in CASES}

@@ -18,7 +18,8 @@ from margins.losses import Loss
 from margins.losses.forms import StatisticsLoss
 from margins.targets import Targets
 
-ROW_WISE = ("statistics", "list")
+ROW_WISE = ("statistics", "list", "rows")
+OF_BATCHES = ("counts", "ordered counts")  # no sum of rows, so no reduction to choose
 
 
 def problem_of(case: Case, kind: str, seed: int = 0, **options: Any) -> Problem:
@@ -59,7 +60,7 @@ def equals_the_reference(case: Case) -> None:
 def gradient_is_that_of_the_value(case: Case) -> None:
     for kind in case.kinds:
         problem = problem_of(case, kind, seed=1)
-        loss = case.make(reduction="sum") if case.form != "counts" else case.make()
+        loss = case.make(reduction="sum") if case.form not in OF_BATCHES else case.make()
         loss = loss.double()
 
         def function(scores: Tensor, loss: Loss = loss, problem: Problem = problem) -> Tensor:
@@ -130,6 +131,23 @@ def rows_and_candidates_may_be_permuted(case: Case) -> None:
             base = value(case, case.make(), problem)
             torch.testing.assert_close(value(case, case.make(), shuffled), base)
             torch.testing.assert_close(value(case, case.make(), moved), base)
+
+
+def rows_may_be_permuted(case: Case) -> None:
+    """For candidates that have an order: a guard shows that it matters."""
+    for kind in [k for k in case.kinds if k != "matches"]:
+        problem = problem_of(case, kind, seed=3, layers=False)
+        order = torch.tensor([3, 6, 0, 2, 5, 1, 4])
+        turned = Targets.of_scores(torch.as_tensor(problem.grades).flip(1).roll(1, 1))
+        moved = Problem(**{**vars(problem), "scores": problem.scores.flip(1).roll(1, 1), "targets": turned})
+        if case.form in ROW_WISE:
+            base = rows(case, case.make(), problem)
+            torch.testing.assert_close(rows(case, case.make(), problem.take(order)), base[order])
+        else:
+            base = value(case, case.make(), problem)
+            torch.testing.assert_close(value(case, case.make(), problem.take(order)), base)
+        other = rows(case, case.make(), moved) if case.form in ROW_WISE else value(case, case.make(), moved)
+        assert (other - base).abs().max() > 1e-6, "vacuous: the order of candidates does not matter"
 
 
 def half_precision_computes_in_float32(case: Case) -> None:

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from margins.cards import LossCard, carded
-from margins.engine.evaluators import Rows
+from margins.engine.evaluators import Dense, Rows
+from margins.engine.sources import matrix_of
 from margins.engine.statistics import (
     Affine,
     Entries,
@@ -25,7 +26,7 @@ from margins.engine.statistics import (
     total,
 )
 from margins.errors import MarginsError, describe, values_are_readable
-from margins.losses.forms.base import in_range, refuse_entry_weights, refuse_smoothing
+from margins.losses.forms.base import as_targets, in_range, refuse_entry_weights, refuse_smoothing
 from margins.losses.forms.statistics import StatisticsLoss
 from margins.losses.softplus import softplus
 from margins.targets import Targets
@@ -121,8 +122,10 @@ class ALDRKL(StatisticsLoss):
     alpha = 2, 30 at 1.5) it may be a local maximum only; from alpha = 3 on it was the global one up to
     10,000 classes.
 
-    Use it when a good share of the labels is wrong. With normalised scores `lam0` must be large (10);
-    at 1 and below it can be worse than cross-entropy.
+    Use it when a good share of the labels is wrong, above all when they are wrong in one direction. With
+    normalised scores `lam0` must be large (10): at 1 and below it can be worse than cross-entropy, so tune
+    it, with the weight decay. To find wrong labels take the loss of each row, `per_anchor`, rather than
+    `temperatures`, which see the scores alone.
 
     Args:
         lam0: $\lambda_0$ > 0.
@@ -210,6 +213,38 @@ class ALDRKL(StatisticsLoss):
         log_mean = z.partition - z.own / z.lam - z.num_known.log()
         divergence = (z.mean_gap / z.lam - log_mean).clamp(min=0.0)
         return self.lam0 * (1 - divergence / (self.alpha * z.num_known.log().clamp(min=1e-12)))
+
+    def temperatures(
+        self,
+        scores: Float[Tensor, "anchors candidates"],
+        targets: Targets | Tensor,
+        *,
+        ids: Int[Tensor, " anchors"] | None = None,
+    ) -> Float[Tensor, " anchors"]:
+        r"""The temperature $\lambda$ of each row, in [lam0 (1 - 1 / alpha), lam0].
+
+        It is lam0 for a row that does not count, and large where the scores of a row are nearly equal. It
+        speaks of the scores: without a margin it does not depend on the label at all, so a wrong label is
+        found only where the model is unsure.
+
+        Args:
+            scores: [B, C].
+            targets: as for the loss.
+            ids: row ids, for a loss with memory, which it reads and leaves as it is.
+
+        Example:
+            >>> sure_and_not = torch.tensor([[9.0, 0.0, 0.0, 0.0], [1.1, 1.0, 0.9, 1.0]])
+            >>> ALDRKL(1.0).temperatures(sure_and_not, torch.tensor([0, 0]))
+            tensor([0.5041, 0.9997])
+        """
+        known = as_targets(targets, (scores.shape[0], scores.shape[1]))
+        source, valid = matrix_of(scores), self._valid(known)
+        with torch.no_grad():
+            self._check(source, known, ids)
+            z = Dense().run(
+                self.stages(), source, known, side={}, valid=valid, rows=self.initial_rows(ids)
+            )  # fmt: skip
+        return z.lam if valid is None else torch.where(valid, z.lam, self.lam0)
 
     def row(self, z: Rows) -> Float[Tensor, " anchors"]:
         """LDR-KL at the row's own temperature, minus the penalty on it."""

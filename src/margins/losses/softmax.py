@@ -87,7 +87,7 @@ class CrossEntropy(StatisticsLoss):
         return RowLosses(values, weight=targets.row_weight)
 
 
-class _OfLogProbability(StatisticsLoss):
+class OfLogProbability(StatisticsLoss):
     """A loss that is a function of the log-probability of each target, weighted by its grade."""
 
     needs = frozenset({"positives"})
@@ -121,7 +121,7 @@ class _OfLogProbability(StatisticsLoss):
         limits=("gamma = 0: CrossEntropy",),
     )
 )
-class Focal(_OfLogProbability):
+class Focal(OfLogProbability):
     r"""Softmax focal loss.
 
     $L_i = \sum_j t_{ij} (1 - p_{ij})^\gamma (-\log p_{ij})$. It distorts probabilities: calibrate them
@@ -169,7 +169,7 @@ class Focal(_OfLogProbability):
         ),
     )
 )
-class CompSum(_OfLogProbability):
+class CompSum(OfLogProbability):
     r"""The comp-sum family: sum-exponential, cross-entropy, generalized cross-entropy, absolute error.
 
     $L_i = \sum_j t_{ij} \Phi_\tau(1 / p_{ij} - 1)$ with

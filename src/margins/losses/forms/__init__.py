@@ -1,4 +1,4 @@
-"""The seven forms a loss can have, each with its own small declaration."""
+"""The forms a loss can have, each with its own small declaration."""
 
 from margins.losses.forms.base import Loss
 from margins.losses.forms.coefficients import CoefficientsLoss
@@ -7,6 +7,7 @@ from margins.losses.forms.features import FeaturesLoss
 from margins.losses.forms.lists import ListLoss
 from margins.losses.forms.outputs import OutputsLoss
 from margins.losses.forms.pairs import PairsLoss
+from margins.losses.forms.rows import RowsLoss
 from margins.losses.forms.statistics import EmbeddingLoss, StatisticsLoss
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Loss",
     "OutputsLoss",
     "PairsLoss",
+    "RowsLoss",
     "StatisticsLoss",
 ]
