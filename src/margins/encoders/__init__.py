@@ -13,6 +13,7 @@ from margins.encoders.base import (
 )
 from margins.encoders.choosing import AnyEncoder, default_encoder
 from margins.encoders.combined import CombinedEncoder, CombinedPreparation, CombinedSettings
+from margins.encoders.concatenated import ConcatenatedEncoder
 from margins.encoders.convolution import SmallResNet, SmallResNetSettings
 from margins.encoders.embeddings import EmbeddingPreparation, EmbeddingSettings, VectorEncoder, Vectors
 from margins.encoders.hashed_text import (
@@ -27,9 +28,20 @@ from margins.encoders.inputs import Pairs, Parts, TensorRows
 from margins.encoders.numeric import Numbers, NumericEncoder
 from margins.encoders.pooling import Pooling, PoolingName, new_pooling
 from margins.encoders.pretrained_text import PretrainedTextSettings
+from margins.encoders.set_pooling import (
+    GatedAttentionSetPool,
+    MeanSetPool,
+    PMASetPool,
+    Set2Set,
+    SetPool,
+    SetPoolName,
+    SumSetPool,
+    new_set_pool,
+)
 from margins.encoders.tabular import TabularEncoder, TabularPreparation, TabularRows, TabularSettings
 from margins.encoders.text import TextEncoder
 from margins.encoders.text_columns import PairEncoder
+from margins.encoders.tokens import TokenEncoder, TokenGrid, TokenNames
 from margins.encoders.transformer_text import TransformerTextEncoder, TransformerTextSettings
 from margins.encoders.vision_transformer import SmallViT, SmallViTSettings
 from margins.encoders.words import WordSequences
@@ -39,18 +51,22 @@ __all__ = [
     "CombinedEncoder",
     "CombinedPreparation",
     "CombinedSettings",
+    "ConcatenatedEncoder",
     "Dropout",
     "EmbeddingPreparation",
     "EmbeddingSettings",
     "Encoder",
     "EncoderSettings",
+    "GatedAttentionSetPool",
     "HashedTextPreparation",
     "HashedTextSettings",
     "HashedTexts",
     "ImagePreparation",
     "Images",
+    "MeanSetPool",
     "Numbers",
     "NumericEncoder",
+    "PMASetPool",
     "PairEncoder",
     "Pairs",
     "Parts",
@@ -58,12 +74,16 @@ __all__ = [
     "PoolingName",
     "Preparation",
     "PretrainedTextSettings",
+    "Set2Set",
+    "SetPool",
+    "SetPoolName",
     "Settings",
     "SmallResNet",
     "SmallResNetSettings",
     "SmallViT",
     "SmallViTSettings",
     "StoredPreparation",
+    "SumSetPool",
     "TabularEncoder",
     "TabularPreparation",
     "TabularRows",
@@ -72,6 +92,9 @@ __all__ = [
     "TextColumns",
     "TextColumnsEncoder",
     "TextEncoder",
+    "TokenEncoder",
+    "TokenGrid",
+    "TokenNames",
     "TransformerTextEncoder",
     "TransformerTextSettings",
     "VectorEncoder",
@@ -82,5 +105,6 @@ __all__ = [
     "hash_texts",
     "linear",
     "new_pooling",
+    "new_set_pool",
     "perceptron",
 ]

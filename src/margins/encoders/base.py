@@ -82,6 +82,11 @@ class EncoderSettings(Settings, ABC):
 
     name: Any  # a literal string in each encoder's settings
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether heads that read tokens can follow: it builds a `TokenEncoder`."""
+        return False
+
     @abstractmethod
     def prepare(self, frame: Frame, inputs: Mapping[str, InputKind]) -> Preparation:
         """The preparation fitted on this frame: the training rows.

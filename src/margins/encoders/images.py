@@ -141,11 +141,14 @@ class ImageEncoder(Encoder[Images]):
         """Embeddings [B, width]."""
         if not len(inputs):
             return self.mean.new_zeros(0, self.width)
-        pixels = inputs.pixels
+        return self.embed(self.seen(inputs.pixels))
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, channels, height, width] as they are embedded: moved in training, normalised."""
         if self.training and self.shift:
             pixels = moved(pixels, self.shift, generator=generator_on(pixels.device, self.generator))
         mean, deviation = self.mean[:, None, None], self.deviation[:, None, None]
-        return self.embed((pixels.float() - mean) / deviation)
+        return (pixels.float() - mean) / deviation
 
 
 def moved(pixels: Tensor, shift: int, *, generator: torch.Generator) -> Tensor:

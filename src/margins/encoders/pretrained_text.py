@@ -17,6 +17,7 @@ from margins.data.columns import InputKind
 from margins.data.extras import extra
 from margins.data.frame import Frame
 from margins.encoders.base import Dropout, Encoder, EncoderSettings
+from margins.encoders.cells import texts_of
 from margins.encoders.embeddings import VectorEncoder, Vectors
 from margins.encoders.pooling import Pooling, PoolingName, new_pooling
 from margins.encoders.pretrained_model import PretrainedModel, TokenIds, load_model, own_pooling
@@ -56,6 +57,13 @@ class PretrainedTextPreparation(TextPreparation):
         if not texts:
             return Vectors(torch.zeros(0, self.width))
         return Vectors(torch.stack([self._vectors[text] for text in texts]))
+
+    def token_names(self, frame: Frame) -> list[list[str]]:
+        """The tokens of each row as the model's vocabulary writes them, special ones included."""
+        columns = zip(*(texts_of(frame, name) for name in self.columns), strict=True)
+        tokens = self.pretrained.tokenised(["\n".join(row) for row in columns], max_tokens=self.max_tokens)
+        rows = tokens.ids.split(tokens.offsets.diff().tolist())
+        return [self.pretrained.tokenizer.convert_ids_to_tokens(row.tolist()) for row in rows]
 
     def keep(self, loaded: PretrainedModel) -> None:
         """Takes the model as loaded already."""
@@ -124,8 +132,9 @@ class PretrainedTextSettings(EncoderSettings):
         pooling: how the states of tokens become one vector; None for the way that a sentence-transformers
             model was trained with, the mean for others. Frozen models offer mean, cls and last.
         max_tokens: tokens beyond it are left out.
-        normalise: whether vectors are scaled to length one.
-        dropout: share of the vector left out in training; not with `frozen`.
+        normalise: whether vectors are scaled to length one; states of tokens, for heads that read these, are
+            not.
+        dropout: share of the vector, or of the states, left out in training; not with `frozen`.
         lora_rank: rank of the changes of each linear layer, which are doubled (alpha is twice the rank).
         download: whether a model that is not on this machine may be fetched from the hub.
         cache: folder that keeps the vectors of a frozen model; None keeps them in memory alone.
@@ -145,6 +154,11 @@ class PretrainedTextSettings(EncoderSettings):
     cache: str | None = None
     batch_size: int = Field(default=64, ge=1)
     device: str = "cpu"
+
+    @property
+    def has_tokens(self) -> bool:
+        """Of models that are trained; of a frozen one the vectors alone are kept."""
+        return self.mode != "frozen"
 
     @model_validator(mode="after")
     def _pooling_fits_mode(self) -> Self:
@@ -248,11 +262,24 @@ class PretrainedTextEncoder(Encoder[TokenIds]):
         pooled = _pooled(self.network, self.pooling, inputs)
         return self.dropout(nn.functional.normalize(pooled, dim=1) if self.normalise else pooled)
 
+    def tokens(self, inputs: TokenIds) -> tuple[Tensor, Tensor]:
+        """States [B, longest, width] of the last layer, and which of them are real; none is scaled."""
+        if not len(inputs):
+            states = torch.zeros(0, 1, self.width, device=inputs.ids.device)
+            return states, states.new_zeros(0, 1, dtype=torch.bool)
+        layers, mask = _layers(self.network, inputs)
+        return self.dropout(layers[-1]), mask
+
 
 def _pooled(network: nn.Module, pooling: Pooling, tokens: TokenIds) -> Tensor:
+    return pooling(*_layers(network, tokens))
+
+
+def _layers(network: nn.Module, tokens: TokenIds) -> tuple[Sequence[Tensor], Tensor]:
+    """The states of all layers, and which are of real tokens."""
     ids, mask = tokens.padded()
     states = network(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
-    return pooling(states.hidden_states, mask)
+    return states.hidden_states, mask
 
 
 def _with_lora(network: Any, rank: int, generator: torch.Generator) -> nn.Module:

@@ -14,10 +14,15 @@ from margins.data.columns import InputKind
 from margins.data.frame import Frame
 from margins.encoders.attention import TransformerBlocks
 from margins.encoders.base import Dropout, Encoder, EncoderSettings
+from margins.encoders.cells import texts_of
+from margins.encoders.hashing import words_of
 from margins.encoders.pooling import PoolingName, new_pooling
 from margins.encoders.text_columns import TextPreparation, columns_of_text, compared
 from margins.encoders.words import WordSequences, word_sequences
 from margins.errors import MarginsError
+
+START = "<start>"
+"""What the token before the words is called; no word has such signs."""
 
 
 class TransformerTextPreparation(TextPreparation):
@@ -30,6 +35,11 @@ class TransformerTextPreparation(TextPreparation):
     def inputs_of(self, columns: list[list[str]]) -> WordSequences:
         """The words of each row, column after column."""
         return word_sequences(columns, buckets=self.buckets, chars=self.chars, max_tokens=self.max_tokens)
+
+    def token_names(self, frame: Frame) -> list[list[str]]:
+        """The start token and the words of each row, as they are read."""
+        rows = zip(*(words_of(texts_of(frame, name)) for name in self.columns), strict=True)
+        return [[START, *[word for words in row for word in words][: self.max_tokens]] for row in rows]
 
 
 class TransformerTextSettings(EncoderSettings):
@@ -59,6 +69,11 @@ class TransformerTextSettings(EncoderSettings):
     pooling: PoolingName = "mean"
     buckets: int = Field(default=2**14, ge=1)
     chars: tuple[int, int] = (3, 5)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Of texts that are not compared with each other."""
+        return True
 
     def prepare(self, frame: Frame, inputs: Mapping[str, InputKind]) -> TransformerTextPreparation:
         """The columns and how they are hashed."""
@@ -150,8 +165,18 @@ class TransformerTextEncoder(Encoder[WordSequences]):
         """Embeddings [B, width]."""
         if not len(inputs):
             return self.places.new_zeros(0, self.width)
+        return self.pooling(*self._layers(inputs))
+
+    def tokens(self, inputs: WordSequences) -> tuple[Tensor, Tensor]:
+        """States [B, 1 + longest, width] of the start token and the words, and which of them are real."""
+        if not len(inputs):
+            return self.places.new_zeros(0, 1, self.width), self.places.new_zeros(0, 1, dtype=torch.bool)
+        layers, mask = self._layers(inputs)
+        return layers[-1], mask
+
+    def _layers(self, inputs: WordSequences) -> tuple[list[Tensor], Tensor]:
         states, mask = self._padded(inputs)
-        return self.pooling(self.blocks(self.dropout(states), mask), mask)
+        return self.blocks(self.dropout(states), mask), mask
 
     def _padded(self, inputs: WordSequences) -> tuple[Tensor, Tensor]:
         """States [B, 1 + longest, width] with the start token first, and which of them are real."""

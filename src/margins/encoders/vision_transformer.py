@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from margins.encoders.attention import TransformerBlocks
 from margins.encoders.base import Dropout, linear
-from margins.encoders.images import ImageEncoder, ImageSettings
+from margins.encoders.images import ImageEncoder, Images, ImageSettings
 
 _PATCHES_A_SIDE = 7
 
@@ -38,6 +38,11 @@ class SmallViTSettings(ImageSettings):
     depth: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Its patches."""
+        return True
 
     def build(self, preparation: Any, *, generator: torch.Generator) -> SmallViT:
         """An untrained network for images of this size."""
@@ -92,6 +97,7 @@ class SmallViT(ImageEncoder):
         self.width = width
         self.patch = patch or math.ceil(max(size) / _PATCHES_A_SIDE)
         rows, columns = (math.ceil(side / self.patch) for side in size)
+        self.grid = (rows, columns)
         self.patches = linear(colours * self.patch**2, width, generator=generator)
         self.places = nn.Parameter(torch.empty(rows * columns, width))
         nn.init.normal_(self.places, std=1 / math.sqrt(width), generator=generator)
@@ -102,8 +108,19 @@ class SmallViT(ImageEncoder):
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings [B, width] of normalised images [B, colours, height, width]."""
+        return self.states(images).mean(1)
+
+    def tokens(self, inputs: Images) -> tuple[Tensor, Tensor]:
+        """States [B, L, width] of the patches, row by row, all of them real."""
+        if len(inputs):
+            states = self.states(self.seen(inputs.pixels))
+        else:
+            states = self.places.new_zeros(0, *self.places.shape)
+        return states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+
+    def states(self, images: Tensor) -> Tensor:
+        """States [B, L, width] of the patches of normalised images [B, colours, height, width]."""
         below, beside = (-images.shape[axis] % self.patch for axis in (2, 3))
         filled = nn.functional.pad(images, (0, beside, 0, below))
         tokens = nn.functional.unfold(filled, self.patch, stride=self.patch).transpose(1, 2)
-        states = self.dropout(self.patches(tokens) + self.places)
-        return self.blocks(states)[-1].mean(1)
+        return self.blocks(self.dropout(self.patches(tokens) + self.places))[-1]

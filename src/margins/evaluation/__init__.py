@@ -7,6 +7,7 @@ from margins.evaluation.class_cuts import ClassCut, OddsCut, PriorCut, class_cut
 from margins.evaluation.metrics import Measurement, Metric, all_metrics, find_metric
 from margins.evaluation.prior import corrected_for_prior
 from margins.evaluation.ranking import propensities
+from margins.evaluation.recalibration import recalibrate_comp_sum
 from margins.evaluation.records import Embeddings
 from margins.evaluation.select_role import SelectPredictions
 from margins.evaluation.streaming import Accumulator
@@ -49,4 +50,5 @@ __all__ = [
     "fit_class_cut",
     "fit_thresholds",
     "propensities",
+    "recalibrate_comp_sum",
 ]

@@ -6,14 +6,26 @@ from typing import Annotated
 
 from pydantic import Field
 
+from margins.heads.concepts import ConceptSettings
 from margins.heads.cosine import CosineSettings
+from margins.heads.disposable import DisposableSettings
+from margins.heads.label_attention import LabelAttentionSettings
 from margins.heads.linear import LinearSettings
 from margins.heads.multi import MultiSettings
+from margins.heads.nested import NestedSettings
 from margins.heads.projection import ProjectionSettings
 from margins.heads.spherical import SphericalSettings
 
 AnyHead = Annotated[
-    LinearSettings | CosineSettings | ProjectionSettings | MultiSettings | SphericalSettings,
+    LinearSettings
+    | CosineSettings
+    | DisposableSettings
+    | LabelAttentionSettings
+    | ConceptSettings
+    | ProjectionSettings
+    | MultiSettings
+    | NestedSettings
+    | SphericalSettings,
     Field(discriminator="name"),
 ]
 """The settings of any head; in data, `name` tells which."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ class HeadSettings(Settings, ABC):
     """The part of a recipe that names a head (`name`, a literal) and its settings."""
 
     name: Any  # a literal string in each head's settings
+    reads_order: ClassVar[bool] = False  # whether the numbers of the classes are an order to it
+    takes_tokens: ClassVar[bool] = False
+    """Whether the head is a `TokenHead`."""
 
     @abstractmethod
     def build(self, width: int, num_outputs: int, *, generator: torch.Generator) -> nn.Module:
