@@ -1,3 +1,5 @@
 """Weights of rows and ways to draw them, for what is rare."""
 
-__all__: list[str] = []
+from margins.balance.appearance import Appearance, AppearanceEquity, equity_weights
+
+__all__ = ["Appearance", "AppearanceEquity", "equity_weights"]

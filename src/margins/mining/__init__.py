@@ -1,3 +1,5 @@
 """Candidates that are made or chosen to be hard."""
 
-__all__: list[str] = []
+from margins.mining.token_swap import NUMBERS, SwappedTexts, TokenSwapNegatives, WordGroup
+
+__all__ = ["NUMBERS", "SwappedTexts", "TokenSwapNegatives", "WordGroup"]

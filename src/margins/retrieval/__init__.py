@@ -1,3 +1,5 @@
 """Benchmarks of models that match one thing with another."""
 
-__all__: list[str] = []
+from margins.retrieval.substitution import SubstitutionScores, substitution_benchmark
+
+__all__ = ["SubstitutionScores", "substitution_benchmark"]

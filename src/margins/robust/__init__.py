@@ -1,3 +1,15 @@
 """Training against the worst change of an input."""
 
-__all__: list[str] = []
+from margins.robust.inputs import Movable, movable
+from margins.robust.pgd import PGD, evaluating
+from margins.robust.smooth_adversarial import SmoothAdversarial, margin_change, most_changed
+
+__all__ = [
+    "PGD",
+    "Movable",
+    "SmoothAdversarial",
+    "evaluating",
+    "margin_change",
+    "most_changed",
+    "movable",
+]
