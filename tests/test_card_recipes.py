@@ -34,7 +34,10 @@ def _table(card: Card) -> tuple[dict[str, Any], dict[str, Any]]:
         "label_sets": [f"{'abc'[g]};{'de'[i % 2]}" for i, g in enumerate(group)],
         "values": (group * 1.5 + draws.normal(size=160) * 0.1).tolist(),
     }[task]
-    roles = {"target": "y", "inputs": list(inputs), **({"separator": ";"} if task == "label_sets" else {})}
+    more: dict[str, Any] = {
+        "label_sets": {"separator": ";"}, "classes": {"class_order": ["0", "1", "2"]},
+    }.get(task, {})  # fmt: skip
+    roles = {"target": "y", "inputs": list(inputs), **more}
     return {**inputs, "y": target}, roles
 
 

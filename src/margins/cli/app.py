@@ -65,6 +65,7 @@ def compare(
     group: options.Group = None,
     embeddings: options.Vectors = None,
     separator: options.Separator = None,
+    class_order: options.ClassOrder = None,
     split: options.Split = None,
     folds: Annotated[
         int, typer.Option(metavar="N", help="Split the rows into N parts and test on each part once.")
@@ -143,7 +144,8 @@ def compare(
         file=file, embeddings=embeddings, metric=metric, folds=folds, repeats=repeats, seeds=seeds, seed=seed,
         roles={
             "inputs": _split(*inputs) if inputs else None, "target": target, "target_kind": target_kind,
-            "separator": separator, "weight": weight, "group": group, "split": split,
+            "separator": separator, "class_order": class_order and _split(class_order), "weight": weight,
+            "group": group, "split": split,
         },
         kinds=kind or [], candidates=_split(candidates) if candidates is not None else None,
         positive=positive, budget=budget, rope=rope, spread=spread, report_share=report_share,
@@ -167,6 +169,7 @@ def train(
     kind: options.Kinds = None,
     target_kind: options.TargetKind = None,
     separator: options.Separator = None,
+    class_order: options.ClassOrder = None,
     weight: options.Weight = None,
     group: options.Group = None,
     domain: options.Domain = None,
@@ -280,8 +283,8 @@ def train(
         file=file, resume=resume, out=out, recipe=recipe, changes=changes or [], embeddings=embeddings,
         roles={
             "inputs": _split(*inputs) if inputs else None, "target": target, "target_kind": target_kind,
-            "separator": separator, "weight": weight, "group": group, "domain": domain, "id": row_id,
-            "split": split, "time": time,
+            "separator": separator, "class_order": class_order and _split(class_order), "weight": weight,
+            "group": group, "domain": domain, "id": row_id, "split": split, "time": time,
         },
         kinds=kind or [],
         shortcuts={

@@ -64,6 +64,14 @@ Separator = Annotated[
         rich_help_panel=COLUMNS,
     ),
 ]  # fmt: skip
+ClassOrder = Annotated[
+    str | None,
+    typer.Option(
+        "--class-order", metavar="NAME,NAME...",
+        help="All classes from the lowest to the highest, where they are grades or levels.",
+        rich_help_panel=COLUMNS,
+    ),
+]  # fmt: skip
 Weight = Annotated[str | None, _column("Column of row weights.", "--weight")]
 Group = Annotated[str | None, _column("Rows of one value stay in one role (user, patient).", "--group")]
 Domain = Annotated[str | None, _column("Where a row comes from.", "--domain")]

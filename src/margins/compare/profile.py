@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from margins.compare.numeric_rows import Nearness, nearness, numeric_rows
 from margins.data.choosing import choose_columns
 from margins.data.columns import Columns
 from margins.data.frame import Frame
 from margins.data.overlap import overlap
+from margins.data.roles import class_ids
 from margins.data.row_keys import row_keys
 from margins.training.problem import Problem, pose
 from margins.training.request import Roles
@@ -54,6 +56,8 @@ class Profile:
         class_counts: rows of each class or label, the most frequent first; empty for numbers.
         num_copies: rows whose inputs stand in an earlier row too.
         num_contradictions: of these copies, those with another target.
+        intrinsic_dimension: of inputs that are all numbers or vectors; None of others, or where rows are few.
+        label_sharpness: of such inputs with classes; None of others.
         sentences: all that is worth saying, the decisions first.
     """
 
@@ -64,6 +68,8 @@ class Profile:
     class_counts: dict[str, int]
     num_copies: int
     num_contradictions: int
+    intrinsic_dimension: float | None
+    label_sharpness: float | None
     sentences: list[str]
 
 
@@ -95,10 +101,14 @@ def profile(frame: Frame, roles: Roles | None = None) -> Profile:
             f"{contradictions} of them with another target."
         )
     sentences += [found.sentence for found in overlap(frame, columns, problem.division)]
+    near = _nearness(problem)
+    sentences += near.sentences
     return Profile(
         source=frame.source, fingerprint=frame.fingerprint, num_rows=len(frame),
         columns=[_column(frame.table[name], _role(columns, name)) for name in frame.names],
-        class_counts=counts, num_copies=copies, num_contradictions=contradictions, sentences=sentences,
+        class_counts=counts, num_copies=copies, num_contradictions=contradictions,
+        intrinsic_dimension=near.intrinsic_dimension, label_sharpness=near.label_sharpness,
+        sentences=sentences,
     )  # fmt: skip
 
 
@@ -123,8 +133,8 @@ def _role(columns: Columns, name: str) -> str:
         return f"input ({columns.inputs[name]})"
     if name == columns.target:
         return f"target ({columns.target_kind})"
-    others = {value: role for role, value in columns.model_dump(exclude={"inputs", "separator"}).items()
-              if isinstance(value, str)}  # fmt: skip
+    roles = columns.model_dump(exclude={"inputs", "separator", "class_order"})
+    others = {value: role for role, value in roles.items() if isinstance(value, str)}
     return others.get(name, "not used")
 
 
@@ -134,6 +144,14 @@ def _class_counts(problem: Problem) -> dict[str, int]:
     counts = np.bincount(problem.targets.positives().columns.numpy(), minlength=problem.coding.num_outputs)
     order = np.argsort(-counts, kind="stable")
     return {problem.coding.names[i]: int(counts[i]) for i in order.tolist()}
+
+
+def _nearness(problem: Problem) -> Nearness:
+    rows = numeric_rows(problem.frame, problem.columns.inputs)
+    if rows is None:
+        return Nearness(intrinsic_dimension=None, label_sharpness=None, sentences=[])
+    has_classes = problem.columns.target_kind == "label" and problem.targets.has_one_positive
+    return nearness(rows, class_ids(problem.targets) if has_classes else None)
 
 
 def _balance(counts: dict[str, int], num_rows: int) -> list[str]:

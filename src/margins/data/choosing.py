@@ -42,6 +42,7 @@ def choose_columns(
     kinds: Mapping[str, InputKind] | None = None,
     target_kind: TargetKind | None = None,
     separator: str | None = None,
+    class_order: Sequence[str] | None = None,
     weight: str | None = None,
     group: str | None = None,
     domain: str | None = None,
@@ -64,6 +65,7 @@ def choose_columns(
         kinds: what an input is, where its cells alone would say otherwise; alone, it names the inputs too.
         target_kind: what the target's cells mean.
         separator: between the labels of a set or the steps of a path.
+        class_order: all classes, from the lowest to the highest; of a target of the kind "label".
         weight: column of row weights.
         group: column whose rows of one value stay in one role.
         domain: column that says where a row comes from.
@@ -103,7 +105,14 @@ def choose_columns(
     if target is None:
         _check_pair(frame, chosen)
     check_inputs(frame, chosen)
-    columns = Columns(inputs=chosen, target=target, target_kind=kind, separator=separator or "|", **roles)
+    if class_order is not None and kind != "label":
+        raise MarginsError(
+            "class_order", expected="a target of the kind label", received=str(kind), fix="leave it out"
+        )
+    columns = Columns(
+        inputs=chosen, target=target, target_kind=kind, separator=separator or "|",
+        class_order=None if class_order is None else tuple(class_order), **roles,
+    )  # fmt: skip
     weights(frame, columns)
     return columns, told
 

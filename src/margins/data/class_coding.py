@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassCoding(TargetCoding):
-    """One class a row; classes are numbered from the most frequent, equal counts by name.
+    """One class a row; numbered from the most frequent, equal counts by name, or in the order that is given.
 
     Args:
         classes: their names.
+        is_ordered: whether their numbers are an order: grades, levels, stages.
         notes: single rows and look-alikes.
 
     Example:
@@ -46,6 +47,7 @@ class ClassCoding(TargetCoding):
     kind: ClassVar[TargetKind] = "label"
 
     classes: tuple[str, ...]
+    is_ordered: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
@@ -66,7 +68,32 @@ class ClassCoding(TargetCoding):
                 received=received,
                 fix="choose the column that tells the rows apart",
             )
-        return cls(names, (*single_rows(names, counts), *look_alikes(names)))
+        return cls(names, notes=(*single_rows(names, counts), *look_alikes(names)))
+
+    def in_order(self, order: Sequence[str]) -> ClassCoding:
+        """The same classes, numbered from the lowest to the highest.
+
+        Args:
+            order: every class once.
+
+        Raises:
+            MarginsError: a class is missing, named twice, or in no row.
+
+        Example:
+            >>> import polars as pl
+            >>> ClassCoding.fit(pl.Series("y", ["high", "low", "low"])).in_order(["low", "high"]).names
+            ('low', 'high')
+        """
+        twice = [name for name in order if list(order).count(name) > 1]
+        other = sorted(set(self.classes) ^ set(order))
+        if twice or other:
+            wrong = f"{twice[0]!r} twice" if twice else f"{other[0]!r} in one of them alone"
+            raise MarginsError(
+                "class_order",
+                expected=f"each class of the target once: {', '.join(sorted(self.classes)[:20])}",
+                received=f"{', '.join(order)}: {wrong}",
+            )  # fmt: skip
+        return ClassCoding(tuple(order), is_ordered=True, notes=self.notes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,11 +106,12 @@ class ClassCoding(TargetCoding):
         return Targets.of_classes(torch.from_numpy(as_numpy(numbers)), self.num_outputs)
 
     def to_data(self) -> dict[str, Any]:
-        return {"kind": self.kind, "names": list(self.names)}
+        ordered: dict[str, Any] = {"is_ordered": True} if self.is_ordered else {}
+        return {"kind": self.kind, "names": list(self.names), **ordered}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
-        return cls(tuple(data["names"]))
+        return cls(tuple(data["names"]), is_ordered=bool(data.get("is_ordered", False)))
 
 
 @dataclass(frozen=True)

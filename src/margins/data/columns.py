@@ -21,6 +21,7 @@ class Columns(BaseModel):
         target: the column to predict; None for pairs of texts, which are their own targets.
         target_kind: what its cells mean.
         separator: stands between the labels of a set, or the steps of a path, in a cell of text.
+        class_order: classes from the lowest to the highest, where they are grades or levels.
         weight: a column of row weights, finite and not negative.
         group: rows of a group stay in one role (patients, users, documents).
         domain: where a row comes from (site, language); reported on, not trained on.
@@ -35,6 +36,7 @@ class Columns(BaseModel):
     target: str | None = None
     target_kind: TargetKind | None = None
     separator: str = "|"
+    class_order: tuple[str, ...] | None = None
     weight: str | None = None
     group: str | None = None
     domain: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ def fit_coding(
     kind: TargetKind,
     *,
     separator: str = "|",
+    class_order: Sequence[str] | None = None,
     train: npt.NDArray[np.int64] | None = None,
 ) -> TargetCoding:
     """The coding of a target column: classes are collected over all cells given.
@@ -39,6 +40,7 @@ def fit_coding(
         cells: the column.
         kind: what its cells mean.
         separator: between labels of a set or steps of a path.
+        class_order: of classes, from the lowest to the highest; None numbers them by frequency.
         train: the rows whose mean and deviation standardise values; all rows when it is None. Classes are
             collected over all rows in any case, so that a class is numbered even if no row of it trains.
 
@@ -51,7 +53,8 @@ def fit_coding(
         ('3', '1')
     """
     if kind == "label":
-        return ClassCoding.fit(cells)
+        coding = ClassCoding.fit(cells)
+        return coding if class_order is None else coding.in_order(class_order)
     if kind == "label_set":
         return LabelSetCoding.fit(cells, separator=separator)
     if kind == "path":
@@ -63,7 +66,7 @@ def numbered_by(coding: TargetCoding, train: Targets) -> TargetCoding:
     """The coding with its classes or labels numbered from the most frequent of these targets.
 
     With the targets of the training rows no label of another row moves a number. Equal counts go by name;
-    paths and values keep their numbers.
+    paths, values and classes in an order keep their numbers.
 
     Example:
         >>> import polars as pl, torch
@@ -72,6 +75,8 @@ def numbered_by(coding: TargetCoding, train: Targets) -> TargetCoding:
         (('b', 'a'), ('a', 'b'))
     """
     if not isinstance(coding, (ClassCoding, LabelSetCoding)):
+        return coding
+    if isinstance(coding, ClassCoding) and coding.is_ordered:
         return coding
     counts = torch.bincount(train.positives().columns, minlength=coding.num_outputs).tolist()
     ordered = sorted(zip(counts, coding.names, strict=True), key=lambda pair: (-pair[0], pair[1]))

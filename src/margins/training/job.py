@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from margins.data.class_coding import ClassCoding
+from margins.data.coding import TargetCoding
 from margins.data.roles import SelectRows
 from margins.data.value_coding import ValueCoding
 from margins.errors import MarginsError
@@ -15,6 +17,7 @@ from margins.targets import Targets
 from margins.training.checkpoint import changed
 from margins.training.finishing import fitted_calibration, fitted_cut, fitted_thresholds
 from margins.training.model import Model
+from margins.training.objective_settings import loss_named
 from margins.training.predicting import metric_of, outputs_of, refuse_unmeasurable
 from margins.training.prior import PriorLedger, prior_ledger, refuse_double_correction
 from margins.training.problem import Prepared, Problem, new_network
@@ -58,6 +61,7 @@ class Job:
         self.prepared: Prepared = problem.prepared(self._preparation)
         self.ledger: PriorLedger | None = self._checked_ledger()
         self._refuse_unusable_roles()
+        _refuse_without_order(recipe, problem.coding)
         self._network, self._generator = new_network(recipe, self._preparation, problem.coding.num_outputs)
         # What the encoder itself keeps fixed stays so in every phase.
         self._trainable = [p for p in self._network.parameters() if p.requires_grad]
@@ -206,6 +210,23 @@ class _Log:
             self._folder.write_lines(LOG, rows)
         if self._watcher:
             self._watcher.epoch_done(record)
+
+
+def _refuse_without_order(recipe: Recipe, coding: TargetCoding) -> None:
+    """Raises MarginsError for a head or a loss to which classes have an order, of classes without one."""
+    if coding.num_outputs < 3 or (isinstance(coding, ClassCoding) and coding.is_ordered):
+        return
+    for phase in recipe.phases():
+        for part, name, reads in (
+            ("head", phase.head.name, phase.head.reads_order),
+            ("objective.loss", phase.objective.loss, loss_named(phase.objective.loss).reads_order),
+        ):
+            if reads:
+                raise MarginsError(
+                    part, expected=f"an order of the classes, for {name} reads one",
+                    received="classes that are numbered by how frequent they are",
+                    fix="class_order=['low', 'middle', 'high'] or --class-order low,middle,high",
+                )  # fmt: skip
 
 
 def _fitted(data: dict[str, Any]) -> Fitted:

@@ -13,6 +13,7 @@ from margins.engine import gather_rows
 from margins.engine.evaluators import Dense, Evaluator
 from margins.engine.reduction import RowLosses
 from margins.engine.sources import Source, factored
+from margins.losses import Aggregated, bag_means, label_margins
 from margins.losses.forms import EmbeddingLoss, StatisticsLoss
 from margins.targets import Targets
 from margins.training.objective_settings import ObjectiveSettings, TargetSettings, new_loss
@@ -64,6 +65,7 @@ class Objective(nn.Module):
         class_counts: [C] training rows of each class or label; None where there are none.
         evaluator: of a loss of sources of scores; None when it gets all scores.
         num_rows: training rows, for label sets; None where classes exclude each other.
+        bag_size: rows of a step that stand together as a bag, for a loss of bags.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Objective(nn.Module):
         evaluator: Evaluator | None = None,
         *,
         num_rows: int | None = None,
+        bag_size: int = 1,
     ) -> None:
         super().__init__()
+        self._bag_size = bag_size
         self.evaluator = evaluator
         self.loss = new_loss(settings.loss, settings.settings)
         self.penalties = nn.ModuleList(new_loss(p.loss, p.settings) for p in settings.penalties)
@@ -128,6 +132,8 @@ class Objective(nn.Module):
             return self._share(self._rows_of(scores, local), 1)
         # The loss is a function of the whole batch: every rank computes all of it and answers for its part.
         gathered, whole = gather_rows(scores), self._set_targets(targets.whole)
+        if isinstance(self.loss, Aggregated):
+            return self._share(self._bagged(self.loss, gathered, whole), targets.num_ranks)
         if hasattr(self.loss, "rows"):
             return self._share(self._rows_of(gathered, whole), targets.num_ranks)
         value: Tensor = self.loss(gathered, whole) / targets.num_ranks
@@ -143,6 +149,12 @@ class Objective(nn.Module):
             rows=targets.local.row_weight
         )  # fmt: skip
         return loss.evaluate(factored(loss.score_rule, embeddings, references), matches, Dense())
+
+    def _bagged(self, loss: Aggregated, scores: Tensor, targets: Targets) -> RowLosses:
+        # The loss is given the means of bags alone; whole bags stand one after the other in a step.
+        bags = torch.arange(len(scores), device=scores.device) // self._bag_size
+        grades = targets.grades(0, targets.num_candidates).to(scores.device, torch.float32)
+        return loss.bags(scores, bags, bag_means(grades, bags, -(-len(scores) // self._bag_size)))
 
     def _rows_of(self, scores: Tensor, targets: Targets) -> RowLosses:
         rows: Callable[[Tensor, Targets], RowLosses] = getattr(self.loss, "rows")  # noqa: B009 - forms differ
@@ -186,13 +198,17 @@ def _by_frequency(
         adjustment = -settings.logit_adjustment * log_prior
         changes.append(lambda targets: targets.margin(candidates=adjustment.to(targets.device)))
     if settings.class_margins:
-        root = counts**-0.25
-        margin = settings.class_margins * root / root.max()
+        margin = _class_margins(settings.class_margins, class_counts, is_sets=num_rows is not None)
         changes.append(lambda targets: targets.margin(candidates=margin.to(targets.device), on="positives"))
     if settings.class_weight:
         weight = class_weights(settings.class_weight, counts)
         changes.append(lambda targets: targets.weigh_classes(weight.to(targets.device)))
     return changes
+
+
+def _class_margins(largest: float, class_counts: Tensor, *, is_sets: bool) -> Tensor:
+    margin = label_margins(class_counts, strength=largest)
+    return margin if is_sets else margin * (largest / margin.max())
 
 
 def class_weights(rule: str, counts: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class TargetSettings(Settings):
         logit_adjustment: tau; training adds tau * log prior to the scores, prediction does not (Menon et al.
             2021, arXiv 2007.07314). For label sets, with binary_cross_entropy or binary_focal, it adds tau
             times the log-odds of each label's share.
-        class_margins: the largest margin; a class with n rows gets one in proportion to n ** -1/4.
+        class_margins: the largest margin; a class with n rows gets one in proportion to n ** -1/4. For label
+            sets, with binary_cross_entropy, the margin of a label with one row; n rows divide it by n ** 1/4
+            (`margins.losses.label_margins`), and thresholds take the place of probabilities.
         class_weight: rows weigh 1 / count of their class ("balanced") or by the effective number of rows
             with beta 0.999; on average 1.
     """

@@ -22,7 +22,9 @@ from margins.encoders.embeddings import EmbeddingPreparation, Vectors
 from margins.encoders.images import ImageEncoder, ImagePreparation, Images
 from margins.encoders.inputs import TensorRows
 from margins.encoders.tabular import TabularEncoder, TabularPreparation, TabularRows
+from margins.encoders.vision_transformer import SmallViT
 from margins.errors import MarginsError
+from margins.heads import TokenHead
 from margins.training.checkpoint import write_atomically
 from margins.training.model import Model
 from margins.training.network import Network
@@ -113,15 +115,20 @@ class _Tensors(nn.Module):
             *(given[name] if name in given else torch.zeros((num, 0), dtype=dtype)
               for name, dtype in self._dtypes.items())
         )  # fmt: skip
-        return self.network.head(self._embedded(inputs))
+        return self.network.head(*self._embedded(inputs))
 
-    def _embedded(self, inputs: Any) -> Tensor:
+    def _embedded(self, inputs: Any) -> tuple[Tensor, ...]:
+        """What the head takes: embeddings, or states of tokens and their mask."""
         encoder = self.network.encoder
         if not isinstance(encoder, ImageEncoder):
-            return encoder(inputs)
+            return (encoder(inputs),)
         # Not by way of `forward`, which asks for the length of the batch: it is not known yet.
-        mean, deviation = encoder.mean[:, None, None], encoder.deviation[:, None, None]
-        return encoder.embed((inputs.pixels.float() - mean) / deviation)
+        images = encoder.seen(inputs.pixels)
+        if not isinstance(self.network.head, TokenHead):
+            return (encoder.embed(images),)
+        assert isinstance(encoder, SmallViT)  # noqa: S101 - the one of these encoders that gives tokens
+        states = encoder.states(images)
+        return states, torch.ones(states.shape[:2], dtype=torch.bool)
 
 
 def _tensors_of(inputs: TensorRows) -> dict[str, Tensor]:

@@ -49,20 +49,42 @@ def outputs_of(
 
     The network's mode, training or not, is the same after the call.
     """
+    scores, embeddings = _by_parts(fabric, network, network, inputs, rows_at_once)
+    return scores, embeddings
+
+
+@torch.no_grad()
+def embeddings_of(
+    fabric: Fabric, network: Network, inputs: RowInputs, *, rows_at_once: int = ROWS_AT_ONCE
+) -> Tensor:
+    """Embeddings of all rows as `outputs_of` gives them; no scores are made."""
+    (embeddings,) = _by_parts(
+        fabric, network, lambda part: (network.encoder(part),), inputs, rows_at_once
+    )  # fmt: skip
+    return embeddings
+
+
+def _by_parts(
+    fabric: Fabric,
+    network: Network,
+    outputs: Callable[[Any], tuple[Tensor, ...]],
+    inputs: RowInputs,
+    rows_at_once: int,
+) -> list[Tensor]:
     was_training = network.training
     network.eval()
     rows = share_of(torch.arange(len(inputs)), part=fabric.global_rank, parts=fabric.world_size)
-    found = [_outputs(fabric, network, inputs.take(part)) for part in rows.split(rows_at_once)]
+    found = [_on_device(fabric, outputs, inputs.take(part)) for part in rows.split(rows_at_once)]
     network.train(was_training)
-    scores, embeddings = (torch.cat([pair[k] for pair in found]) for k in (0, 1))
-    return gather_rows(scores).cpu(), gather_rows(embeddings).cpu()
+    return [gather_rows(torch.cat(parts)).cpu() for parts in zip(*found, strict=True)]
 
 
-def _outputs(fabric: Fabric, network: Network, inputs: Any) -> tuple[Tensor, Tensor]:
+def _on_device(
+    fabric: Fabric, outputs: Callable[[Any], tuple[Tensor, ...]], inputs: Any
+) -> tuple[Tensor, ...]:
     on_device = inputs if fabric.device.type == "cpu" else inputs.to(fabric.device)
     with fabric.autocast():
-        scores, embeddings = network(on_device)
-    return scores.float(), embeddings.float()
+        return tuple(output.float() for output in outputs(on_device))
 
 
 def score_of(

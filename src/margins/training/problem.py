@@ -109,7 +109,9 @@ def pose(
     if columns.target is None or columns.target_kind is None:
         raise MarginsError("target", expected="a column to predict", received="none", fix="name one")
     cells = frame.table[columns.target]
-    coding = fit_coding(cells, columns.target_kind, separator=columns.separator)
+    coding = fit_coding(
+        cells, columns.target_kind, separator=columns.separator, class_order=columns.class_order
+    )
     targets = coding.targets(cells)
     division = divide(
         frame, columns, targets, seed=seed, select_share=select_share, report_share=report_share

@@ -12,13 +12,16 @@ from margins.data.settings import Settings, validated
 from margins.encoders.choosing import AnyEncoder
 from margins.errors import MarginsError
 from margins.heads.choosing import AnyHead
+from margins.heads.disposable import DisposableSettings
 from margins.heads.linear import LinearSettings
 from margins.training.objective_settings import ObjectiveSettings, loss_named, snake_case
+from margins.training.of_bags import refuse_what_bags_cannot_have
+from margins.training.of_tokens import refuse_what_tokens_cannot_have
 from margins.training.parts.averaging import AnyAveraging, NoAveraging
 from margins.training.parts.drawing import AnyDraw, Shuffled
 from margins.training.parts.mixing import AnyMix, NoMix
 from margins.training.parts.optimizers import AdamW, AnyOptimizer
-from margins.training.parts.refreshing import AnyRefresh
+from margins.training.parts.refreshing import AnyRefresh, Relabelling
 from margins.training.parts.schedules import AnySchedule, Constant
 from margins.training.parts.steps import AnyStep, StandardStep
 from margins.training.predicting import metric_of
@@ -29,6 +32,7 @@ Task = Literal["classes", "label_sets", "values", "matches"]
 
 Precision = Literal["32", "bf16", "fp16"]
 
+_TASK_OF_HEAD: dict[str, Task] = {"projection": "matches", "nested": "classes"}
 _ADJUSTED_BY_LABEL = ("binary_cross_entropy", "binary_focal")
 
 
@@ -132,6 +136,8 @@ class Recipe(Settings):
         _refuse_wrong_form(self)
         _refuse_class_targets(self)
         _refuse_tuned_cut(self)
+        refuse_what_bags_cannot_have(self)
+        refuse_what_tokens_cannot_have(self)
         refuse_what_needs_scores(self)
         self.phases()
         return self
@@ -229,21 +235,33 @@ def _refuse_wrong_form(recipe: Recipe) -> None:
             received=f"{recipe.objective.loss}, which is for {', '.join(meant)}",
             fix=f"`margins methods --target '{kind}'` lists those that are",
         )  # fmt: skip
-    if recipe.head.name == "multi" or (recipe.head.name == "projection" and recipe.task != "matches"):
+    if recipe.head.name == "multi" or _TASK_OF_HEAD.get(recipe.head.name, recipe.task) != recipe.task:
         raise MarginsError(
             "head", expected=f"one head with the outputs of the task {recipe.task}",
             received=recipe.head.name, fix="linear and cosine are some",
         )  # fmt: skip
+    _refuse_disposable_head(recipe)
     if recipe.accumulate > 1 and recipe.step.name != "standard":
         raise MarginsError(
             "accumulate", expected=f"1 with the step {recipe.step.name}", received=str(recipe.accumulate)
         )
 
 
+def _refuse_disposable_head(recipe: Recipe) -> None:
+    head = recipe.head
+    if isinstance(head, DisposableSettings) and (head.then is None) != (recipe.task == "matches"):
+        raise MarginsError(
+            "head.then",
+            expected="null, for embeddings are compared" if head.then else "a head of scores behind it",
+            received="null" if head.then is None else head.then.name,
+            fix="set head.then to null" if head.then else "linear and cosine are some",
+        )
+
+
 def _refuse_class_targets(recipe: Recipe) -> None:
     targets = recipe.objective.targets
     parts: list[tuple[str, bool, tuple[Task, ...]]] = [
-        ("draw", recipe.draw.name != "shuffled", ("classes", "matches")),
+        ("draw", recipe.draw.name not in ("shuffled", "bags"), ("classes", "matches")),
         ("mix", recipe.mix.name != "none", ("classes", "label_sets", "values")),
         ("objective.penalties", bool(recipe.objective.penalties), ("classes", "matches")),
         ("objective.link", recipe.objective.link != "none", ("classes", "label_sets")),
@@ -256,10 +274,13 @@ def _refuse_class_targets(recipe: Recipe) -> None:
                 fix="take it out",
             )  # fmt: skip
     named = [*targets.changes_prior, *(["class_margins"] if targets.class_margins else [])]
-    named += [part.name for part in recipe.refresh]
+    named += [part.name for part in recipe.refresh if isinstance(part, Relabelling)]
     if recipe.task == "label_sets" and targets.logit_adjustment:
         _refuse_adjustment_of(recipe.objective.loss)
         named.remove("logit_adjustment")
+    if recipe.task == "label_sets" and targets.class_margins:
+        _refuse_margins_of(recipe.objective.loss)
+        named.remove("class_margins")
     if named and recipe.task != "classes":
         raise MarginsError(
             named[0], expected="the task classes with it", received=recipe.task, fix="take it out"
@@ -271,6 +292,15 @@ def _refuse_adjustment_of(loss: str) -> None:
         raise MarginsError(
             "objective.targets.logit_adjustment",
             expected=f"the loss {' or '.join(_ADJUSTED_BY_LABEL)} with it, for label sets",
+            received=loss, fix="take it out, or change the loss",
+        )  # fmt: skip
+
+
+def _refuse_margins_of(loss: str) -> None:
+    if snake_case(loss) != "binary_cross_entropy":
+        raise MarginsError(
+            "objective.targets.class_margins",
+            expected="the loss binary_cross_entropy with it, for label sets",
             received=loss, fix="take it out, or change the loss",
         )  # fmt: skip
 

@@ -27,6 +27,7 @@ class Roles:
         kinds: what an input is, where its cells would say otherwise.
         target_kind: what the target's cells mean.
         separator: between the labels of a set or the steps of a path.
+        class_order: classes from the lowest to the highest, where they are grades or levels.
         weight: of rows.
         group: whose rows stay in one role.
         domain: where a row comes from.
@@ -40,6 +41,7 @@ class Roles:
     kinds: dict[str, InputKind] | None = None
     target_kind: TargetKind | None = None
     separator: str | None = None
+    class_order: list[str] | None = None
     weight: str | None = None
     group: str | None = None
     domain: str | None = None

@@ -23,9 +23,11 @@ from margins.training.machine import one_cpu
 from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.parts.averaging import AveragedWeights
-from margins.training.predicting import Restoring, metric_of, outputs_of, score_of
+from margins.training.parts.drawing import Bags
+from margins.training.parts.refreshing import AnyRefresh, Reweighing
+from margins.training.predicting import Restoring, embeddings_of, metric_of, outputs_of, score_of
 from margins.training.prior import refuse_double_correction
-from margins.training.randomness import global_state_kept
+from margins.training.randomness import global_state_kept, seed_of
 from margins.training.recipe import Recipe
 from margins.training.without_scores import evaluator_of
 
@@ -149,6 +151,8 @@ class Trainer:
         )  # fmt: skip
         self._batch_size = recipe.rows_a_step(len(train_rows))
         self._averaged = AveragedWeights(network, recipe.averaging)
+        self._class_ids: Tensor | None = None  # as a refresh has changed them
+        self._row_weight: Tensor | None = None  # by a refresh, beside that of the data
         self._best: dict[str, Any] = {}
         self._progress = _Progress()
         self._steps = self._epoch_steps()
@@ -223,7 +227,8 @@ class Trainer:
             "optimizer": self.engine.optimizer.state_dict(),
             "averaged": self._averaged.state_dict(),
             "best": self._best,
-            "class_ids": self._changed_class_ids(),
+            "class_ids": self._class_ids,
+            "row_weight": self._row_weight,
             "scaler": {} if scaler is None else scaler.state_dict(),
         }
 
@@ -235,8 +240,8 @@ class Trainer:
         self.engine.optimizer.load_state_dict(state["optimizer"])
         self._averaged.load_state_dict(state["averaged"])
         self._best = state["best"]
-        if state["class_ids"] is not None:
-            self._retarget(state["class_ids"])
+        self._class_ids, self._row_weight = state["class_ids"], state["row_weight"]
+        self._retarget()
         scaler = self.engine.scaler
         if scaler is not None:
             scaler.load_state_dict(state["scaler"])
@@ -256,22 +261,34 @@ class Trainer:
         p = self._progress
         for refresh in self.recipe.refresh:
             if refresh.is_due(p.epoch):
-                scores = outputs_of(self.engine.fabric, self.network, self._given.inputs)[0]
-                given = self._given.class_ids()
-                self._retarget(refresh.class_ids(given, scores.double().softmax(1)))
+                self._refresh(refresh)
         self._steps = self._epoch_steps()
         self.engine.objective.train()
         self.engine.objective.start_epoch(p.epoch)
 
-    def _retarget(self, class_ids: Tensor) -> None:
-        targets = self._given.targets
-        changed = Targets.of_classes(class_ids, targets.num_candidates)
-        if targets.row_weight is not None:
-            changed = changed.weigh(rows=targets.row_weight)
-        self.engine.rows = TrainRows(self._given.inputs, changed, self._given.ids)
+    def _refresh(self, refresh: AnyRefresh) -> None:
+        fabric, given = self.engine.fabric, self._given
+        if isinstance(refresh, Reweighing):
+            embeddings = embeddings_of(fabric, self.network, given.inputs)
+            seed = seed_of(self.recipe.seed, "refresh", self._progress.epoch)
+            self._row_weight = refresh.row_weight(embeddings, seed=seed)
+        else:
+            scores = outputs_of(fabric, self.network, given.inputs)[0]
+            self._class_ids = refresh.class_ids(given.class_ids(), scores.double().softmax(1))
+        self._retarget()
 
-    def _changed_class_ids(self) -> Tensor | None:
-        return None if self.engine.rows is self._given else self.engine.rows.class_ids()
+    def _retarget(self) -> None:
+        """Gives the engine the rows as the refreshes have made them."""
+        if self._class_ids is None and self._row_weight is None:
+            return
+        targets = self._given.targets
+        if self._class_ids is not None:
+            weight = targets.row_weight
+            targets = Targets.of_classes(self._class_ids, targets.num_candidates)
+            targets = targets if weight is None else targets.weigh(rows=weight)
+        if self._row_weight is not None:
+            targets = targets.weigh(rows=self._row_weight)
+        self.engine.rows = TrainRows(self._given.inputs, targets, self._given.ids)
 
     def _set_rate(self) -> float:
         p, num = self._progress, len(self._steps)
@@ -376,9 +393,10 @@ def _refuse_ranks(num_ranks: int) -> None:
 
 
 def _objective(recipe: Recipe, targets: Targets) -> Objective:
+    bag_size = recipe.draw.size if isinstance(recipe.draw, Bags) else 1
     if recipe.task not in ("classes", "label_sets"):
-        return Objective(recipe.objective, None, evaluator_of(recipe))
+        return Objective(recipe.objective, None, evaluator_of(recipe), bag_size=bag_size)
     counts = torch.bincount(targets.positives().columns, minlength=targets.num_candidates)
     refuse_double_correction(recipe, counts, [str(c) for c in range(len(counts))])
     num_rows = len(targets) if recipe.task == "label_sets" else None
-    return Objective(recipe.objective, counts, evaluator_of(recipe), num_rows=num_rows)
+    return Objective(recipe.objective, counts, evaluator_of(recipe), num_rows=num_rows, bag_size=bag_size)

@@ -158,6 +158,57 @@ def _of_classes() -> Sequence[Candidate]:
             space={"objective.settings.amplify": Span(low=3.0, high=30.0, log=True)},
             metrics=("f1",),
         ),
+        Candidate(
+            name="nested_levels",
+            title="Nested head (cumulative loss)",
+            why="One number a row and rising thresholds, so that levels never contradict each other.",
+            changes={
+                "head": {"name": "nested", "steepness": 10.0, "thresholds": "learned"},
+                "objective": {"loss": "cumulative"},
+            },
+            space={"head.steepness": Span(low=2.0, high=20.0, log=True)},
+        ),
+        Candidate(
+            name="cumulative",
+            title="Cumulative cross-entropy",
+            why="A mistake costs more the further it is off, with a head that scores every level by itself.",
+            changes={"objective": {"loss": "cumulative"}},
+        ),
+        Candidate(
+            name="z_loss",
+            title="Z-loss with the spherical head",
+            why="Costs the same for any number of classes; its own rate and settings want tuning.",
+            changes={"objective": {"loss": "z_loss"}, "head": {"name": "spherical"}},
+            space={
+                "objective.settings.a": Span(low=0.03, high=1.0, log=True),
+                "objective.settings.b": Span(low=1.0, high=30.0, log=True),
+            },
+        ),
+        Candidate(
+            name="ens_loss",
+            title="EnsLoss (a random convex loss a step)",
+            why="Against over-fitting of few rows by large networks; no gain where training is not perfect.",
+            changes={"objective": {"loss": "ens_loss"}, "schedule": {"name": "cosine"}},
+        ),
+        Candidate(
+            name="symmetric_cross_entropy",
+            title="Symmetric cross-entropy",
+            why="Adds a bounded part that wrong labels pull less; slower where labels are right.",
+            changes={"objective": {"loss": "symmetric_cross_entropy"}},
+        ),
+        Candidate(
+            name="cosine_head",
+            title="Cosine head (temperature 0.05)",
+            why="Scores directions alone: no class wins by the length of its vector; new ones can be added.",
+            changes={"head": {"name": "cosine", "temperature": 0.05}},
+            space={"head.temperature": Span(low=0.02, high=0.3, log=True)},
+        ),
+        Candidate(
+            name="orthogonal_projection",
+            title="Orthogonal projection beside cross-entropy",
+            why="Sets the features of classes at right angles; hurts the transfer to new classes.",
+            changes={"objective": {"penalties": [{"loss": "orthogonal_projection", "weight": 1.0}]}},
+        ),
     )  # fmt: skip
 
 
@@ -208,6 +259,23 @@ def _of_label_sets() -> Sequence[Candidate]:
             space={"objective.settings.amplify": Span(low=3.0, high=30.0, log=True)},
             tasks=tasks,
             metrics=("f1",),
+        ),
+        Candidate(
+            name="labels_dice",
+            title="Dice of the batch, tuned thresholds",
+            why="Trains the overlap of each label: few positives among many negatives, large batches.",
+            changes={"objective": {"loss": "dice"}, "decisions": _TUNED_CUT},
+            space={"objective.settings.smoothing": Span(low=0.01, high=10.0, log=True)},
+            tasks=tasks,
+            metrics=("f1",),
+        ),
+        Candidate(
+            name="labels_margins",
+            title="Margins by label frequency (up to 3), tuned thresholds",
+            why="Asks for more distance the rarer the label, as LDAM does; its scores are no probabilities.",
+            changes={"objective": {"targets": {"class_margins": 3.0}}, "decisions": _TUNED_CUT},
+            space={"objective.targets.class_margins": Span(low=0.5, high=6.0, log=True)},
+            tasks=tasks,
         ),
         Candidate(
             name="labels_smoothed",

@@ -21,6 +21,8 @@ LONG_TAILED = 10.0
 MANY = 20  # classes
 FEW_ROWS = 200  # a class, on average
 CONTRADICTED = 0.1  # of copies
+VERY_MANY = 5000  # classes
+FEW_IN_ALL = 2000  # rows of two classes
 MOST = 8  # recipes of a shortlist that no one named
 
 
@@ -37,6 +39,7 @@ class Findings:
         num_copies: rows whose inputs stand in an earlier row too.
         contradicted: share of these that have another target there: a sign of wrong labels.
         labels_a_row: on average; 1 for classes.
+        has_order: whether the classes are grades or levels.
     """
 
     task: Task
@@ -47,6 +50,7 @@ class Findings:
     num_copies: int
     contradicted: float
     labels_a_row: float
+    has_order: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,7 @@ def findings_of(rows: ComparedRows, task: Task) -> Findings:
         rows_a_class=float(counts.mean()) if len(counts) else float(len(inside)),
         num_copies=copies, contradicted=contradictions / copies if copies else 0.0,
         labels_a_row=float(counts.sum() / len(inside)) if len(counts) else 1.0,
+        has_order=rows.columns.class_order is not None and len(counts) > 2,
     )  # fmt: skip
 
 
@@ -176,6 +181,23 @@ def _contradicted(found: Findings) -> str | None:
     return None
 
 
+def _ordered(found: Findings) -> str | None:
+    return "the classes have an order" if found.has_order else None
+
+
+def _few_of_two(found: Findings) -> str | None:
+    if found.num_classes == 2 and found.num_rows <= FEW_IN_ALL:
+        return f"there are two classes and {found.num_rows} rows"
+    return None
+
+
+def _very_many(found: Findings) -> str | None:
+    return f"there are {found.num_classes} classes" if found.num_classes >= VERY_MANY else None
+
+
+_ORDERED = _Rule(_ordered, "their order is not said (--class-order)")
+_FEW_OF_TWO = _Rule(_few_of_two, f"not two classes with at most {FEW_IN_ALL} rows")
+_VERY_MANY = _Rule(_very_many, f"fewer than {VERY_MANY} classes")
 _NEXT = _Rule(lambda _: "the next step after the plain baseline")
 _DECIDED = _Rule(lambda _: "the metric judges decisions")
 _FOR_METRIC = _Rule(lambda _: "it is made for what the metric judges")
@@ -206,10 +228,19 @@ _RULES = {
     "aldr_kl": _WRONG,
     "mann_whitney": _FOR_METRIC,
     "any_f1": _FOR_METRIC,
+    "nested_levels": _ORDERED,
+    "cumulative": _ORDERED,
+    "symmetric_cross_entropy": _WRONG,
+    "cosine_head": _SPARSE,
+    "orthogonal_projection": _SPARSE,
+    "ens_loss": _FEW_OF_TWO,
+    "z_loss": _VERY_MANY,
     "binary_cross_entropy_tuned": _DECIDED,
     "labels_adjusted": _ADJUSTED,
     "binary_focal": _NEXT,
     "labels_any_f1": _FOR_METRIC,
+    "labels_dice": _FOR_METRIC,
+    "labels_margins": _LONG_TAILED,
     "labels_smoothed": _WRONG,
     "labels_mann_whitney": _FOR_METRIC,
     "labels_softmax": _FOR_METRIC,

@@ -141,7 +141,9 @@ def compared_rows(
     if columns.target is None or columns.target_kind is None:
         raise MarginsError("target", expected="a column to predict", received="none", fix="name one")
     cells = frame.table[columns.target]
-    coding = fit_coding(cells, columns.target_kind, separator=columns.separator)
+    coding = fit_coding(
+        cells, columns.target_kind, separator=columns.separator, class_order=columns.class_order
+    )
     inside, report, told = _parted(frame, columns, coding.targets(cells), report_share, seed)
     coding = numbered_by(coding, coding.targets(cells).take(torch.from_numpy(inside)))
     coding = _with_positive(coding, positive)
@@ -195,6 +197,11 @@ def _with_positive(coding: TargetCoding, positive: str | None) -> TargetCoding:
         raise MarginsError(
             "positive", expected=" or ".join(map(repr, coding.names)), received=repr(positive),
             fix=suggestion(positive, coding.names),
+        )  # fmt: skip
+    if coding.is_ordered and coding.names[1] != positive:
+        raise MarginsError(
+            "positive", expected=f"the higher class, {coding.names[1]!r}", received=repr(positive),
+            fix="leave class_order out",
         )  # fmt: skip
     other = next(name for name in coding.names if name != positive)
     return replace(coding, classes=(other, positive))

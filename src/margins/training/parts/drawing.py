@@ -111,7 +111,46 @@ class SeveralPerClass(Draw):
         return groups[torch.randperm(len(groups), generator=generator)].reshape(-1)
 
 
-AnyDraw = Annotated[Shuffled | ClassBalanced | SeveralPerClass, Field(discriminator="name")]
+class Bags(Draw):
+    """Steps of whole bags: groups of rows of one size, made once, of which only the mean target is used.
+
+    For the loss `aggregated`, and to learn what it would cost to know answers in aggregate only: the select
+    rows and the report rows keep targets of their own. Every bag once an epoch; the rows left over where the
+    size does not divide them are left out. A step has as many bags as fit into the batch size, at least one.
+
+    Args:
+        size: rows a bag.
+    """
+
+    name: Literal["bags"] = "bags"
+    size: Annotated[int, Field(ge=1)] = 8
+
+    def order(self, rows: TrainRows, generator: torch.Generator) -> Tensor:
+        return self._members(rows, generator).reshape(-1)
+
+    def epoch(self, rows: TrainRows, *, batch_size: int, seed: int, epoch: int) -> Sequence[Tensor]:
+        # Other bags in another epoch would give away, mean by mean, what each row's target is.
+        bags = self._members(rows, generator_of(seed, "bags"))
+        turn = torch.randperm(len(bags), generator=generator_of(seed, "draw", epoch))
+        return [step.reshape(-1) for step in bags[turn].split(max(batch_size // self.size, 1))]
+
+    def _members(self, rows: TrainRows, generator: torch.Generator) -> Tensor:
+        """[A, size] the rows of each bag."""
+        num_bags = len(rows) // self.size
+        if not num_bags:
+            raise MarginsError(
+                "draw.size", expected=f"at most the {len(rows)} training rows", received=str(self.size)
+            )
+        if rows.targets.row_weight is not None:
+            raise MarginsError(
+                "weight", expected="rows that all weigh the same, with draw bags", received="row weights",
+                fix="take the weight column out, or use another draw",
+            )  # fmt: skip
+        order = torch.randperm(len(rows), generator=generator)
+        return order[: num_bags * self.size].reshape(num_bags, self.size)
+
+
+AnyDraw = Annotated[Shuffled | ClassBalanced | SeveralPerClass | Bags, Field(discriminator="name")]
 
 
 def share_of(step: Tensor, *, part: int, parts: int) -> Tensor:
