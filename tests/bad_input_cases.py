@@ -236,6 +236,22 @@ LOSSES = _cases(
     ("link unknown", "L.Dice(link='probit')", "link|sigmoid"),
     ("smoothing of Dice negative", "L.Dice(smoothing=-1.0)", "smoothing|-1.0"),
     ("softmax of one column", "L.AnyLoss(link='softmax')(torch.ones(2), torch.ones(2))", "C >= 2|sigmoid"),
+    ("decay of one", "L.AnyLoss(decay=1.0)", "decay|0.999"),
+    ("share beyond one", "L.AnyLoss(metric_share=1.5)", "metric_share|1.5"),
+    ("mixture under softmax", "L.AnyLoss(metric_share=0.5, link='softmax')", "metric_share|sigmoid"),
+    ("weight of AnyLoss unknown", "L.AnyLoss(class_weight='sqrt')", "class_weight|balanced|'sqrt'"),
+    ("level unknown", "L.Dice(level='row')", "level|example|'row'"),
+    ("example without smoothing", "L.Dice(level='example', smoothing=0.0)", "smoothing|(0"),
+    ("ratio of hard negatives negative", "L.Dice(ohem_ratio=-1.0)", "ohem_ratio|-1.0"),
+    ("prices both zero", "L.Tversky(0.0, 0.0)", "beta|(0"),
+    ("one ordered class", "L.Cumulative()(torch.ones(2, 1), ids(0, 0))", "scores|C >= 2"),
+    ("cut weights too few", "L.Cumulative(cut_weight=[1.0])(torch.ones(2, 3), ids(0, 1))", "cut_weight|= 2"),
+    ("cut weights of zero", "L.Cumulative(cut_weight=[0.0])", "cut_weight|some > 0"),
+    (
+        "ordered classes with entry weights",
+        "L.Cumulative()(torch.ones(2, 3), two().weigh(candidates=torch.ones(3)))",
+        "targets|entry weights",
+    ),
     ("clip zero", "L.EnsLoss(clip=0.0)", "clip|0.0"),
     ("lam range upside down", "L.EnsLoss(lam_range=(1.0, 0.0))", "lam_range|low <= high"),
     ("coefficients of integers", "L.EnsLoss()(ids(1, 2), torch.ones(2))", "scores|floats"),
@@ -255,6 +271,36 @@ LOSSES = _cases(
     ("target missing", "L.MultiHead({'a': L.CrossEntropy()})({'a': torch.ones(1, 2)}, {})", "targets|['a']"),
 )
 
+OUTPUTS = _cases(
+    ("link of maps unknown", "L.SSIM(link='softmax')", "link|'sigmoid', 'identity'|softmax"),
+    ("three dims", "L.SSIM(dims=3, link='sigmoid')", "dims|1 (sequences) or 2 (images)|3"),
+    ("maps without channels", "L.HybridMask()(torch.ones(2, 8), torch.ones(2, 8))", "maps|maps[:, None]"),
+    ("masks as integers", "L.HybridMask()(torch.ones(1, 1, 4, 4), ids(1))", "targets|targets.float()"),
+    (
+        "known as floats",
+        "L.HybridMask()(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4), known=torch.ones(1, 1, 4, 4))",
+        "known|a mask",
+    ),
+    (
+        "weights of maps too few",
+        "L.HybridMask()(torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 4), weight=torch.ones(1))",
+        "weight|[B] = [2]",
+    ),
+    ("base of hypotheses unknown", "L.MinOverHypotheses(2, base='mae')", "base|psnr|'mae'"),
+    (
+        "hypotheses without their axis",
+        "L.MinOverHypotheses(2)(torch.ones(3), torch.ones(3))",
+        "hypotheses|[B, 2, ...]",
+    ),
+    ("hypotheses of integers", "L.MinOverHypotheses(1)(torch.ones(1, 1).long(), torch.ones(1))", "floats"),
+    ("adversary unknown", "L.PatchAdversarial('wasserstein')", "adversary|hinge"),
+    (
+        "critic of other maps",
+        "L.PatchDiscriminator(2, generator=torch.Generator())(torch.ones(1, 1, 16, 16), torch.ones(16, 16))",
+        "maps|2 channels together",
+    ),
+)
+
 SECOND_DERIVATIVES = [
     Case(
         "second derivative blockwise",
@@ -267,7 +313,7 @@ SECOND_DERIVATIVES = [
     ),
 ]
 
-CASES = [*CONSTRUCTORS, *TRANSFORMATIONS, *SCORES, *LOSSES, *SECOND_DERIVATIVES]
+CASES = [*CONSTRUCTORS, *TRANSFORMATIONS, *SCORES, *LOSSES, *OUTPUTS, *SECOND_DERIVATIVES]
 
 ACCEPTED = _cases(
     ("two classes", "two()", ""),

@@ -38,6 +38,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "refresh": [{"name": "label_correction", "start": 1, "confidence": 0.501}],
         "optimizer": {"name": "sgd", "learning_rate": 0.1},
     },
+    "weighed by looks": {"refresh": [{"name": "appearance_equity", "num_neighbours": 5}]},
 }
 
 

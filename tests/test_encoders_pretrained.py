@@ -272,3 +272,20 @@ def test_what_cannot_be_used_is_refused(changes: dict[str, Any], words: tuple[st
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):
     with pytest.raises(MarginsError, match="check the folder"):
         PretrainedTextSettings(model=str(tmp_path)).prepare(made_up_frame(), {"text": "text"})
+
+
+@torch.no_grad()
+def test_a_model_that_is_trained_gives_the_states_of_its_tokens():
+    encoder, preparation, inputs = fitted(mode="finetune", normalise=False, dropout=0.0)
+    states, mask = encoder.eval().tokens(inputs)
+    names = preparation.token_names(made_up_frame())
+    assert names[:3] == [
+        ["[CLS]", "i", "lost", "my", "card", "[SEP]"],
+        ["[CLS]", "[SEP]"],
+        ["[CLS]", "card", "[SEP]"],
+    ]
+    assert mask.sum(1).tolist() == [len(row) for row in names]
+    mean = states.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
+    torch.testing.assert_close(mean, encoder(inputs))
+    nothing = inputs.take(torch.zeros(0, dtype=torch.long))
+    assert encoder.tokens(nothing)[0].shape == (0, 1, encoder.width)
