@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from margins.cards import Card, Kind, LossCard, Station, TargetKind, all_cards
 
@@ -21,7 +21,7 @@ class Method:
     """A method: one published system, or a piece of folklore that has a card.
 
     Args:
-        cards: of its components, the first one first.
+        cards: of its components, the one that stands for it first.
     """
 
     cards: tuple[Card, ...]
@@ -109,4 +109,9 @@ def all_methods() -> list[Method]:
             alone.append(Method(cards=(card,)))
         else:
             grouped.setdefault(card.entry, []).append(card)
-    return alone + [Method(cards=tuple(grouped[entry])) for entry in sorted(grouped)]
+    return alone + [Method(cards=tuple(sorted(grouped[e], key=_rank))) for e in sorted(grouped)]
+
+
+def _rank(card: Card) -> tuple[bool, int]:
+    """Components whose claim is studied come first, then losses, heads and so on; else as they are defined."""
+    return card.study is None, get_args(Kind).index(card.kind)
