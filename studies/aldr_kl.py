@@ -54,7 +54,7 @@ STUDY = Study(
     claim="A temperature for every row makes the loss robust to wrong labels: ALDR-KL beats cross-entropy "
     "clearly where labels are wrong, above all in one direction, and costs next to nothing where they are "
     "right.",
-    source="Zhu, Ying, Yang 2023, arXiv 2112.14869, tables 2 and 3",
+    source="Zhu, Ying, Yang 2023, arXiv 2112.14869, experiments with wrong labels",
     data="scikit-learn digits; labels to train and to choose by: 30 % moved to the next class, 60 % moved to "
     "any other, or all right; tested on right labels",
     protocol="70/10/20 % of the rows train, choose and test, divided anew for each seed; perceptron "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def _figures(errors: Tensor, target: float, seed: int) -> dict[str, float]:
 
 def _least_step(f: Mapping[str, Mapping[str, float]], name: str) -> float:
     bits = [f[f"kernel_{d}"][name] for d in DIMENSIONS]
-    return min(after - before for before, after in zip(bits[:-1], bits[1:], strict=True))
+    return min(after - before for before, after in pairwise(bits))
 
 
 STUDY = Study(

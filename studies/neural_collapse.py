@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from ground import digits, fit, perceptron
 from torch import Tensor, nn
 
+from ground import digits, fit, perceptron
 from margins.diagnose import NeuralCollapse, neural_collapse, predict_collapse
 from margins.evidence import Effect, Study
 
@@ -69,9 +69,8 @@ def _network(seed: int) -> nn.Sequential:
 
 @torch.no_grad()
 def _geometry(network: nn.Sequential, x: Tensor, y: Tensor) -> tuple[NeuralCollapse, int]:
-    features, head = network[:-1](x), network[-1]
-    assert isinstance(head, nn.Linear)
-    return neural_collapse(features, y, head.weight), int((head(features).argmax(1) != y).sum())
+    features, weight = network[:-1](x), next(iter(network[-1].parameters()))
+    return neural_collapse(features, y, weight), int(((features @ weight.T).argmax(1) != y).sum())
 
 
 @torch.no_grad()

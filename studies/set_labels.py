@@ -106,7 +106,7 @@ STUDY = Study(
         "margins.pretrain.coarse_separation",
     ),
     claim="An encoder of items pretrained on labels of sets is better for few-shot tasks than others, that "
-    "taught each item's set label among them. The warning beside it: what set labels do not separate is lost.",
+    "taught each item's set label among them. A warning beside it: what set labels do not separate is lost.",
     source="Zhang et al. 2024, arXiv 2311.05659; +13 % on histopathology",
     data=f"scikit-learn digits: {NUM_SETS} sets of one digit of 5 to 9, the label, and five of 0 to 4",
     protocol="perceptron 64-128-64, mean pooling, 30 epochs of AdamW, then logistic regression on the frozen "
@@ -128,9 +128,10 @@ STUDY = Study(
         Effect("5-shot accuracy on all ten, pixels - set: what is lost", _gap("pixels", "set", "all")),
         Effect("5-shot accuracy on all ten, untrained - set", _gap("untrained", "set", "all")),
         Effect("5-shot accuracy on all ten, mixed - set: what is kept", _gap("mixed", "set", "all")),
-        Effect("1-shot accuracy on keys, mixed not 2 points worse", _gap("mixed", "set", "keys"), above=-0.02),
+        Effect("1-shot accuracy on keys, mixed - set", _gap("mixed", "set", "keys"), above=-0.02),
         Effect("coarse_separation names the digits 0 to 4 alone", lambda f: f["set"]["told"], above=0.99),
     ),
-    num_seeds=8,
+    num_seeds=7,
+    num_tuning_seeds=1,
     test_to_train=0.8,
 )

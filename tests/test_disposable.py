@@ -213,6 +213,17 @@ def test_alignment_is_the_share_of_the_means_in_the_leading_directions():
     assert probes(num_leading=3)["early"].alignment["dropped"] == pytest.approx(inside / whole)
 
 
+def test_a_probe_of_features_as_they_are_needs_them_to_be_large():
+    rng = seeded(5)
+    labels, is_test = torch.randint(3, (300,), generator=rng), torch.arange(300) >= 200
+    small = 0.01 * (nn.functional.one_hot(labels).double() + 0.1 * torch.randn(300, 3, generator=rng))
+    large = torch.randn(300, 1, generator=rng).double()
+    given = {"layer": torch.cat([small, large], 1)}, {"label": labels}
+    found = {s: layer_probe(*given, is_test=is_test, num_leading=1, standardise=s)[0] for s in (True, False)}
+    assert found[True].accuracy["label"] > 0.95 > 0.7 > found[False].accuracy["label"]
+    assert found[True].effective_rank == found[False].effective_rank
+
+
 def test_the_effective_rank_counts_directions_that_are_filled():
     labels, is_test = torch.arange(40) % 2, torch.arange(40) < 8
     square = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).repeat(10, 1)

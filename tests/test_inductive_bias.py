@@ -78,13 +78,17 @@ def test_the_fit_agrees_with_counting_where_counting_is_possible():
         assert (found.warnings, found.distance < 0.03) == ((), True)
 
 
-def test_the_interval_holds_the_exact_information():
+def test_most_intervals_hold_the_exact_information():
     law = _posterior()
-    found = inductive_bias(_sampled(law, 500, 1), _target(law, 19.22), unit="nats", num_resamples=40, seed=0)
-    assert found.low < 19.22 < found.high
-    assert found.high - found.low > 0.5, "vacuous: the interval is a point"
-    assert found.counted is None
-    assert "extrapolation: none of 500" in found.warnings[0]
+    target = _target(law, 19.22)
+    found = [
+        inductive_bias(_sampled(law, 200, seed), target, unit="nats", num_resamples=40, seed=0)
+        for seed in range(6)
+    ]
+    assert sum(each.low < 19.22 < each.high for each in found) >= 5
+    assert all(0.5 < each.high - each.low < 19.22 for each in found), "vacuous: points, or all numbers"
+    assert found[0].counted is None
+    assert "extrapolation: none of 200" in found[0].warnings[0]
 
 
 def test_bits_are_nats_over_the_logarithm_of_two():

@@ -16,10 +16,11 @@ class UNet(nn.Module):
         num_in: channels of the images.
         num_out: channels of the maps.
         width: channels at full size; twice and three times as many below.
+        start: value of all maps before training, about; of logits, that of the share that is to be found.
         seed: of the first weights.
     """
 
-    def __init__(self, num_in: int, num_out: int, *, width: int = 8, seed: int) -> None:
+    def __init__(self, num_in: int, num_out: int, *, width: int = 8, start: float = 0.0, seed: int) -> None:
         super().__init__()
         draws = torch.Generator().manual_seed(seed)
         self.full = _block(num_in, width, draws)
@@ -27,8 +28,8 @@ class UNet(nn.Module):
         self.bottom = _block(2 * width, 3 * width, draws)
         self.middle_up = _block(5 * width, 2 * width, draws)
         self.full_up = _block(3 * width, width, draws)
-        self.side = _last(2 * width, num_out, draws)
-        self.last = _last(width, num_out, draws)
+        self.side = _last(2 * width, num_out, start, draws)
+        self.last = _last(width, num_out, start, draws)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps [B, num_out, H, W] of images [B, num_in, H, W]; H and W divide by 4."""
@@ -53,8 +54,8 @@ def _block(num_in: int, num_out: int, draws: torch.Generator) -> nn.Sequential:
     return nn.Sequential(layer, nn.GroupNorm(1, num_out), nn.ReLU())
 
 
-def _last(num_in: int, num_out: int, draws: torch.Generator) -> nn.Conv2d:
+def _last(num_in: int, num_out: int, start: float, draws: torch.Generator) -> nn.Conv2d:
     layer = nn.Conv2d(num_in, num_out, 1, device="meta").to_empty(device="cpu")
-    nn.init.normal_(layer.weight, std=num_in**-0.5, generator=draws)
-    nn.init.zeros_(layer.bias)
+    nn.init.normal_(layer.weight, std=0.1 * num_in**-0.5, generator=draws)
+    nn.init.constant_(layer.bias, start)
     return layer

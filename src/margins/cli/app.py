@@ -373,6 +373,48 @@ def profile(
 
 
 @app.command()
+def inductive_bias(
+    file: options.File,
+    space: Annotated[
+        str, typer.Option(metavar="SPACE", help="Of the hypotheses: rbf, mlp, or cnn for images.")
+    ],
+    target_error: Annotated[
+        float,
+        typer.Option(metavar="X", help="Mean squared error to reach, of one-hot or standardised targets."),
+    ],
+    inputs: options.Inputs = None,
+    target: options.TargetColumn = None,
+    kind: options.Kinds = None,
+    target_kind: options.TargetKind = None,
+    separator: options.Separator = None,
+    group: options.Group = None,
+    split: options.Split = None,
+    embeddings: options.Vectors = None,
+    rows: Annotated[int, typer.Option(metavar="N", help="Training rows that a hypothesis fits.")] = 200,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="Hypotheses; by default 2000 functions or 50 networks.")
+    ] = None,
+    unit: Annotated[str, typer.Option(metavar="UNIT", help="bits or nats.")] = "bits",
+    seed: Annotated[int, typer.Option(metavar="N", help="Where all random choices start from.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Say how much must be known beforehand to reach an error on FILE, by a space of hypotheses.
+
+    Numbers, vectors or images. Compare spaces on the same rows and error: what one needs less, it knows.
+    """
+    from margins.cli.inductive_bias import inductive_bias_of_file
+
+    roles = {
+        "inputs": _split(*inputs) if inputs else None, "target": target, "target_kind": target_kind,
+        "separator": separator, "group": group, "split": split,
+    }  # fmt: skip
+    inductive_bias_of_file(
+        file, embeddings=embeddings, roles=roles, kinds=kind or [], as_json=as_json, space=space,
+        target_error=target_error, num_rows=rows, num_hypotheses=trials, unit=unit, seed=seed,
+    )  # fmt: skip
+
+
+@app.command()
 def explain_nan(
     run: Annotated[Path, typer.Argument(help="The folder of the run that stopped.", metavar="RUN")],
     as_json: options.Json = False,

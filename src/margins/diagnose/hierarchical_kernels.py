@@ -15,6 +15,8 @@ from margins.cards import Card, carded
 from margins.diagnose.checking import as_rows
 from margins.errors import MarginsError
 
+_ENTRIES = 1 << 17  # of the Gram matrix, at once
+
 
 @carded(
     Card(
@@ -84,12 +86,9 @@ def hierarchical_kernel(
     if x.shape[1] != z.shape[1]:
         raise MarginsError("others", expected=f"{x.shape[1]} columns", received=str(z.shape[1]))
     num_units = _checked_patches(patches, x.shape[1])
-    walk = _Walk(x, z, patches, is_tangent=kind == "ntk")
-    total = torch.zeros(len(x), len(z)).to(x)
-    for unit in range(num_units):
-        last = walk.unit(len(patches), unit)
-        total += last.tangent if kind == "ntk" else last.kernel
-    return total / num_units
+    # Few rows at a time: a unit's matrices then stay in the processor's cache.
+    parts = x.split(max(1, _ENTRIES // len(z)))
+    return torch.cat([_Walk(part, z, patches, kind == "ntk").mean(num_units) for part in parts])
 
 
 def kernel_of(
@@ -122,6 +121,14 @@ class _Walk:
     z: Tensor
     patches: Sequence[int]
     is_tangent: bool
+
+    def mean(self, num_units: int) -> Tensor:
+        """The mean over the units of the last level."""
+        total = torch.zeros(len(self.x), len(self.z)).to(self.x)
+        for place in range(num_units):
+            last = self.unit(len(self.patches), place)
+            total += last.tangent if self.is_tangent else last.kernel
+        return total / num_units
 
     def unit(self, level: int, place: int) -> _Unit:
         """The unit at a place of a level; level 0 are the patches of the inputs, before any layer."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +63,7 @@ def layer_probe(
     is_test: Bool[Tensor, " rows"],
     num_leading: int = 5,
     regularisation: float = 1.0,
+    standardise: bool = True,
 ) -> list[LayerProbe]:
     r"""Accuracy of linear probes on several layers for several attributes, and the shape of each layer.
 
@@ -69,7 +71,9 @@ def layer_probe(
     to see where it is dropped. Do not compare probes of layers of very different widths on few rows: the
     wider one fits them better.
 
-    A probe is a logistic regression on standardised features. The effective rank is $\exp(-\sum_i p_i \log
+    A probe is a logistic regression. On standardised features it says what is there; on features as they are
+    it also needs it to be large, as a user without a scaler does, and finds much less behind a contrastive
+    loss. The effective rank is $\exp(-\sum_i p_i \log
     p_i)$ with $p_i$ the singular values of the centred features over their sum. The alignment of an attribute
     is $\sum_k \pi_k \|V^\top (\mu_k - \mu)\|^2 / \sum_k \pi_k \|\mu_k - \mu\|^2$ with V the leading right
     singular vectors, $\mu_k$ the class means and $\pi_k$ the classes' shares. Rank and alignment are those of
@@ -81,6 +85,7 @@ def layer_probe(
         is_test: [N] rows that are judged; the probe learns on the others.
         num_leading: directions that count as leading, at most the width of each layer.
         regularisation: inverse strength of the penalty on the probe's weights, > 0.
+        standardise: whether probes see each feature with mean 0 and deviation 1.
 
     Returns:
         one a layer, in their order.
@@ -107,10 +112,8 @@ def layer_probe(
         check_labels(f"attributes[{name!r}]", labels, num_rows)
         if len(labels[~is_test].unique()) < 2:
             raise MarginsError(f"attributes[{name!r}]", expected="two classes or more", received="one")
-    return [
-        _probed(name, given, attributes, is_test, num_leading, regularisation)
-        for name, given in features.items()
-    ]
+    probe = partial(_probe, regularisation=regularisation, standardise=standardise)
+    return [_probed(name, given, attributes, is_test, num_leading, probe) for name, given in features.items()]
 
 
 @torch.no_grad()
@@ -164,7 +167,7 @@ def _probed(
     attributes: Mapping[str, Tensor],
     is_test: Tensor,
     num_leading: int,
-    regularisation: float,
+    probe: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> LayerProbe:
     rows = as_rows(f"features[{name!r}]", given)
     if given.ndim != 2 or len(rows) != len(is_test) or rows.shape[1] < num_leading:
@@ -178,7 +181,7 @@ def _probed(
     accuracy, chance, alignment = dict[str, float](), dict[str, float](), dict[str, float]()
     for attribute, labels in attributes.items():
         known, tested = labels[~is_test], labels[is_test]
-        guess = _probe(train, known, rows[is_test], regularisation)
+        guess = probe(train, known, rows[is_test])
         accuracy[attribute] = float((guess == tested).double().mean())
         chance[attribute] = float((tested == known.mode().values).double().mean())
         alignment[attribute] = _alignment(centred, known, directions[:num_leading])
@@ -188,12 +191,15 @@ def _probed(
     )  # fmt: skip
 
 
-def _probe(train: Tensor, labels: Tensor, test: Tensor, regularisation: float) -> Tensor:
+def _probe(
+    train: Tensor, labels: Tensor, test: Tensor, *, regularisation: float, standardise: bool
+) -> Tensor:
     with extra("tool"):
         from sklearn.linear_model import LogisticRegression
     mean, deviation = train.mean(0), train.std(0)
     # A feature that does not vary in training says nothing; rounding must not be blown up.
-    factor = torch.where(deviation > 1e-9 * (1 + mean.abs()), 1 / deviation.clamp(min=1e-300), 0.0)
+    varies = deviation > 1e-9 * (1 + mean.abs())
+    factor = torch.where(varies, 1 / deviation.clamp(min=1e-300), 0.0) if standardise else varies.double()
     probe = LogisticRegression(C=regularisation, max_iter=2000)
     probe.fit(((train - mean) * factor).cpu().numpy(), labels.cpu().numpy())
     guess = probe.predict(((test - mean) * factor).cpu().numpy())

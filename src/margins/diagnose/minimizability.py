@@ -90,7 +90,7 @@ def minimizability_gap(
         0.3681
 
     References:
-        Mao, Mohri, Zhong 2023, arXiv 2304.07288, sec. 3.3.
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288, minimizability gaps.
     """
     least = float(comp_sum_infimum(label_distribution, tau=loss.tau).mean())
     if not (math.isfinite(best_in_class) and best_in_class >= least - 1e-6 * max(1.0, abs(least))):
@@ -123,7 +123,7 @@ def consistency_transform(error_excess: float, *, tau: float, num_classes: int) 
         (0.6931, 0.6931)
 
     References:
-        Mao, Mohri, Zhong 2023, arXiv 2304.07288, theorem 3.1.
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288, bounds of comp-sum losses.
     """
     _check_tau(tau)
     if not 0 <= error_excess <= 1:
@@ -179,7 +179,7 @@ def error_bound(loss_excess: float, *, tau: float, num_classes: int) -> float:
         0.5
 
     References:
-        Mao, Mohri, Zhong 2023, arXiv 2304.07288, theorem 3.1.
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288, bounds of comp-sum losses.
     """
     if not loss_excess >= 0:
         raise MarginsError("loss_excess", expected="a number >= 0", received=str(loss_excess))

@@ -57,19 +57,20 @@ class NoncentralChiSquared:
         logs = log_poisson + log_gammainc(self.df / 2 + terms, half)
         return min(0.0, float(logs.max() + np.log(np.exp(logs - logs.max()).sum())))
 
-    def log_likelihood(self, values: Floats) -> float:
-        """The mean logarithm of the density at values above 0."""
+    def log_likelihood(self, values: Floats, weights: Floats | None = None) -> float:
+        """The mean logarithm of the density at values above 0; weights sum to one."""
         x = values / self.scale
-        order, root = self.df / 2 - 1, np.sqrt(x * self.nc)
         if self.nc == 0:
             with extra("tool"):
                 from scipy.stats import chi2
-            return float(chi2.logpdf(x, self.df).mean()) - math.log(self.scale)
-        density = (
-            order / 2 * np.log(x / self.nc) - (np.sqrt(x) - math.sqrt(self.nc)) ** 2 / 2
-            + log_scaled_bessel(order, root) - math.log(2 * self.scale)
-        )  # fmt: skip
-        return float(density.mean())
+            density = chi2.logpdf(x, self.df) - math.log(self.scale)
+        else:
+            order = self.df / 2 - 1
+            density = (
+                order / 2 * np.log(x / self.nc) - (np.sqrt(x) - math.sqrt(self.nc)) ** 2 / 2
+                + log_scaled_bessel(order, np.sqrt(x * self.nc)) - math.log(2 * self.scale)
+            )  # fmt: skip
+        return float(density.mean() if weights is None else density @ weights)
 
 
 def log_gammainc(shapes: Floats, value: float) -> Floats:
@@ -143,33 +144,40 @@ def fitted_by_moments(values: Floats) -> NoncentralChiSquared:
 
 
 def fitted_by_likelihood(
-    values: Floats, start: NoncentralChiSquared | None = None
+    values: Floats, *, start: NoncentralChiSquared | None = None, weights: Floats | None = None
 ) -> NoncentralChiSquared | None:
-    """The law of the largest likelihood with location 0; None when the search finds no better than a start.
+    """The law of the largest likelihood with location 0; None when the search finds none.
 
     Searched over mean, relative variance and the share of noncentrality, which hardly depend on each other.
+
+    Args:
+        values: [S] above 0.
+        start: a law nearby, for a short search; None searches from several.
+        weights: [S] of the values, summing to one; None weighs all alike.
     """
     with extra("tool"):
         from scipy.optimize import minimize
-    starts = [_coordinates(start)] if start is not None else [
-        np.array([math.log(values.mean()), math.log(values.var() / values.mean() ** 2), _logit(share)])
-        for share in _SHARES
-    ]  # fmt: skip
+    if start is not None:
+        starts, exactness = [_coordinates(start)], 1e-3
+    else:
+        relative = math.log(values.var() / values.mean() ** 2)
+        starts = [np.array([math.log(values.mean()), relative, _logit(share)]) for share in _SHARES]
+        exactness = 1e-4
     best: Any = None
     for first in starts:
         found = minimize(
-            lambda at: _cost(at, values), first, method="Nelder-Mead",
-            options={"xatol": 1e-4, "fatol": 1e-8, "maxiter": 400},
+            lambda at: _cost(at, values, weights), first, method="Nelder-Mead",
+            options={"xatol": exactness, "fatol": exactness**2, "maxiter": 400},
         )  # fmt: skip
         if best is None or found.fun < best.fun:
             best = found
     return _law(best.x) if best is not None and math.isfinite(best.fun) and best.fun < 1e30 else None
 
 
-def _cost(at: Floats, values: Floats) -> float:
+def _cost(at: Floats, values: Floats, weights: Floats | None) -> float:
     if abs(at[2]) > 12 or abs(at[1]) > 60:
         return 1e30
-    cost = -_law(at).log_likelihood(values)
+    cost = -_law(at).log_likelihood(values, weights)
     return cost if math.isfinite(cost) else 1e30
 
 

@@ -51,7 +51,8 @@ def recalibrate_comp_sum(probabilities: Probabilities, *, tau: float) -> Probabi
         tensor([[0.7500, 0.2500]])
 
     References:
-        Mao, Mohri, Zhong 2023, arXiv 2304.07288; the optimum of each row follows from its eq. 3.
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288; that the optimum is at a power of the shares is ours to
+        use.
     """
     if not 0 <= tau < 2:
         raise MarginsError("tau", expected="a number in [0, 2)", received=str(tau))

@@ -113,5 +113,5 @@ def all_methods() -> list[Method]:
 
 
 def _rank(card: Card) -> tuple[bool, int]:
-    """Components whose claim is studied come first, then losses, heads and so on; else as they are defined."""
+    """Components whose claim is studied come first, then losses, heads and so on, as they are defined."""
     return card.study is None, get_args(Kind).index(card.kind)

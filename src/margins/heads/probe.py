@@ -61,7 +61,7 @@ class LogisticGD:
         (True, 1)
 
     References:
-        Tyurin 2024, arXiv 2412.08424, sec. 2.
+        Tyurin 2024, arXiv 2412.08424.
     """
 
     def __init__(self, step_size: float = 100.0, *, max_steps: int = 10_000) -> None:
@@ -147,7 +147,7 @@ class NormalizedLogisticGD(LogisticGD):
         [895, 2]
 
     References:
-        Tyurin 2024, arXiv 2412.08424, algorithm 2.
+        Tyurin 2024, arXiv 2412.08424, Normalized LR+GD.
     """
 
     def weights(self, margins: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class ErrorNormalized(nn.Module):
         [[1.0, -1.0]]
 
     References:
-        Tyurin 2024, arXiv 2412.08424, algorithm 2, for two classes; more are an extension of this package.
+        Tyurin 2024, arXiv 2412.08424, for two classes; more are an extension of this package.
     """
 
     def __init__(self, loss: StatisticsLoss | None = None, *, floor: float = 1e-6) -> None:

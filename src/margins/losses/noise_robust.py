@@ -49,7 +49,7 @@ class TruncatedGCE(OfLogProbability):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Zhang, Sabuncu 2018, arXiv 1805.07836, eq. 10 (given there with k = 1/2).
+        Zhang, Sabuncu 2018, arXiv 1805.07836, the truncated loss.
 
     Example:
         >>> loss = TruncatedGCE(1.0, threshold=0.4)
@@ -100,7 +100,7 @@ class AsymmetricGCE(OfLogProbability):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Zhou et al. 2021, arXiv 2106.03110, sec. 4.2.
+        Zhou et al. 2021, arXiv 2106.03110.
 
     Example:
         >>> AsymmetricGCE(1.0, q=1.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
@@ -143,7 +143,7 @@ class AsymmetricUnhinged(OfLogProbability):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Zhou et al. 2021, arXiv 2106.03110, sec. 4.2.
+        Zhou et al. 2021, arXiv 2106.03110.
 
     Example:
         >>> AsymmetricUnhinged(2.0, q=2.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
@@ -199,7 +199,7 @@ class NormalizedCrossEntropy(_OfDistribution):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Ma et al. 2020, arXiv 2006.13554, eq. 6.
+        Ma et al. 2020, arXiv 2006.13554.
 
     Example:
         >>> NormalizedCrossEntropy()(torch.zeros(1, 4), torch.tensor([0]))
@@ -243,7 +243,7 @@ class ReverseCrossEntropy(_OfDistribution):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Wang et al. 2019, arXiv 1908.06112, eq. 6.
+        Wang et al. 2019, arXiv 1908.06112.
 
     Example:
         >>> ReverseCrossEntropy(log_zero=-4.0)(torch.zeros(1, 4), torch.tensor([0]))
@@ -298,7 +298,7 @@ class SymmetricCrossEntropy(ReverseCrossEntropy):
         reduction: see `margins.engine.reduction`.
 
     References:
-        Wang et al. 2019, arXiv 1908.06112, eq. 7 (with free weights of both parts).
+        Wang et al. 2019, arXiv 1908.06112 (with free weights of both parts).
 
     Example:
         >>> SymmetricCrossEntropy(0.0)(torch.zeros(1, 4), torch.tensor([0]))
@@ -345,7 +345,7 @@ class JensenShannon(_OfDistribution):
         MarginsError: a row whose grades do not sum to one.
 
     References:
-        Englesson, Azizpour 2021, arXiv 2105.04522, eq. 5 and proposition 1.
+        Englesson, Azizpour 2021, arXiv 2105.04522, with one distribution beside the target.
 
     Example:
         >>> JensenShannon(0.5)(torch.tensor([[0.0, 200.0]]), torch.tensor([0]))

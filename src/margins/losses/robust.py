@@ -45,6 +45,11 @@ _PAPER = "Zhu, Ying, Yang, Label Distributionally Robust Losses, 2023, arXiv 211
         comparable=True,
         collapse="lam log((1 + (K - 1) e^(margin / lam)) / K): all scores equal",
         limits=("lam = 1, margin = 0: CrossEntropy - log K", "lam -> 0: the multi-class hinge"),
+        recipe={"objective": {"loss": "ldrkl", "settings": {"lam": 10.0}}},
+        tests=(
+            "tests/test_robust_losses.py::test_ldr_is_the_largest_of_all_label_distributions",
+            "tests/test_robust_losses.py::test_ldr_goes_from_the_hinge_to_the_mean_difference",
+        ),
     )
 )
 class LDRKL(StatisticsLoss):
@@ -107,6 +112,12 @@ class LDRKL(StatisticsLoss):
         comparable=False,
         collapse="0: all scores equal and margin 0; the level depends on each row's temperature",
         limits=("lambda given: LDRKL on normalised scores, minus the penalty",),
+        recipe={"objective": {"loss": "aldrkl"}},
+        tests=(
+            "tests/test_robust_losses.py::test_the_temperature_is_where_the_bracket_is_largest",
+            "tests/test_robust_losses.py::test_temperatures_see_the_label_by_the_margin_alone",
+        ),
+        study="aldr_kl",
     )
 )
 class ALDRKL(StatisticsLoss):
@@ -264,6 +275,9 @@ class ALDRKL(StatisticsLoss):
         comparable=False,
         collapse="0: all scores equal and margin 0; the level depends on each row's temperature",
         limits=("visited often with fixed scores: ALDRKL",),
+        tests=(
+            "tests/test_robust_losses.py::test_temperatures_with_memory_are_one_step_on_and_leave_it_alone",
+        ),
     )
 )
 class ALDRKLMemory(ALDRKL):

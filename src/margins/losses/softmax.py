@@ -167,6 +167,12 @@ class Focal(OfLogProbability):
             "tau = 1 + q: generalized cross-entropy (1 - p^q) / q",
             "tau = 2: mean absolute error 1 - p",
         ),
+        recipe={"objective": {"loss": "comp_sum", "settings": {"tau": 1.7}}},
+        tests=(
+            "tests/test_robust_losses.py::test_the_infimum_is_what_a_minimiser_finds",
+            "tests/test_robust_losses.py::test_recalibration_gives_back_the_shares_that_labels_have",
+        ),
+        study="comp_sum_noise",
     )
 )
 class CompSum(OfLogProbability):

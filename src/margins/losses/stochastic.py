@@ -23,6 +23,14 @@ from margins.losses.forms.coefficients import CoefficientsLoss
         comparable=False,
         collapse="none: the value is not a loss level",
         limits=("all slopes -1 below margin 1: the gradient of the hinge",),
+        recipe={"objective": {"loss": "ens_loss"}, "schedule": {"name": "cosine"}},
+        tests=(
+            "tests/test_ens_loss.py::"
+            "test_slopes_of_a_thousand_batches_are_those_of_a_convex_calibrated_loss_bounded_below",
+            "tests/test_ens_loss.py::test_the_gradient_is_the_slopes_times_the_label_over_the_batch",
+            "tests/test_ens_loss.py::test_a_linear_model_learns_the_best_direction_under_label_noise",
+        ),
+        study="ens_loss",
     )
 )
 class EnsLoss(CoefficientsLoss):
@@ -30,8 +38,12 @@ class EnsLoss(CoefficientsLoss):
 
     For margins $m = (2 t - 1) s$ of a column: draw as many positive numbers (the inverse Box-Cox transform of
     normal draws), sort their negatives, clip them at `-clip`, and give the steepest to the smallest margin;
-    slopes beyond margin 1 are divided by the margin, and all are lowered by 1e-6, so that none is 0. Train
-    with a falling learning rate. More than one column (one-versus-rest) is an extension of the binary method.
+    slopes beyond margin 1 are divided by the margin, and all are lowered by 1e-6, so that none is 0.
+
+    Use it for two classes, on networks that fit every training label, wrong ones too, with a learning rate
+    that falls to 0. Not where a model does not overfit: there it was measured no better than the logistic
+    loss, and unstable at a constant rate. Its value says nothing: watch a metric. More than one column
+    (one-versus-rest) is an extension of the binary method.
 
     Args:
         lam: of the Box-Cox transform; 0 is the exponential of the draws.

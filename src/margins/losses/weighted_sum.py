@@ -118,7 +118,7 @@ class WeightedSum(StatisticsLoss):
         MarginsError: no part, or one that is another kind of loss.
 
     References:
-        Ma et al. 2020, arXiv 2006.13554, eq. 9.
+        Ma et al. 2020, arXiv 2006.13554.
 
     Example:
         >>> import torch

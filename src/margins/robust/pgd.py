@@ -42,7 +42,7 @@ class PGD:
         MarginsError: an argument out of its range.
 
     References:
-        Madry et al. 2018, arXiv 1706.06083, sec. 2.
+        Madry et al. 2018, arXiv 1706.06083.
 
     Example:
         >>> attack = PGD(0.5, low=0.0, high=1.0, start_noise=0.0)

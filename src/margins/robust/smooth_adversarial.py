@@ -61,7 +61,7 @@ class SmoothAdversarial:
         MarginsError: an argument out of its range.
 
     References:
-        Mao, Mohri, Zhong 2023, arXiv 2304.07288, sec. 5.
+        Mao, Mohri, Zhong 2023, arXiv 2304.07288, smooth adversarial comp-sum losses.
 
     Example:
         >>> model = nn.Linear(1, 2, bias=False)

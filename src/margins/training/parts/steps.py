@@ -103,7 +103,7 @@ class SmoothAdversarialStep(Step):
         step_size: of the search; a quarter of the radius when None.
 
     References:
-        Mao, Mohri, Zhong, Cross-Entropy Loss Functions, 2023, arXiv 2304.07288, sec. 5.
+        Mao, Mohri, Zhong, Cross-Entropy Loss Functions, 2023, arXiv 2304.07288.
     """
 
     name: Literal["smooth_adversarial"] = "smooth_adversarial"
