@@ -30,6 +30,7 @@ THINGS = [f"{colour} {name} on {ground}" for ground in GROUNDS for colour in COL
 WORDS = [*NUMBERS, *COLOURS, *PATTERNS, *GROUNDS, "on"]
 NUM_CELLS, WIDTH = 36, 32
 NUM_TRAIN, NUM_JUDGED, BATCH, EPOCHS = 8192, 1000, 64, 12
+NUMBERED = 1 / 8  # of the training captions
 
 
 def things(num: int, draws: torch.Generator) -> tuple[Tensor, list[str]]:
@@ -75,6 +76,8 @@ def train(arm: str, settings: Mapping[str, Any], seed: int) -> Towers:
     """The contrastive loss alone, or with counterfactual captions."""
     draws = torch.Generator().manual_seed(seed)
     images, captions = things(NUM_TRAIN, draws)
+    keeps = torch.rand(NUM_TRAIN, generator=draws) < NUMBERED
+    captions = [c if kept else c.split(" ", 1)[1] for c, kept in zip(captions, keeps.tolist(), strict=True)]
     bags, towers = words_of(captions), Towers(seed)
     contrastive = InfoNCE(settings["temperature"])
     pair, swap = CounterfactualPair(settings.get("pair_temperature", 1.0)), TokenSwapNegatives()

@@ -54,7 +54,7 @@ def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
             "test": accuracy(network, *rows.test),
             "train": accuracy(network, rows.train.x, given),
         }
-        figures = {key: value + found[key] / len(SETS) for key, value in figures.items()}
+        figures |= {key: figures[key] + value / len(SETS) for key, value in found.items()}
         figures[f"test, {name}"] = found["test"]
     return figures
 

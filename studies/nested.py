@@ -26,12 +26,12 @@ def discs(number: int, seed: int) -> tuple[Tensor, Tensor]:
     levels = torch.zeros(number, SIDE, SIDE, dtype=torch.long)
     for picture in levels:
         u = torch.rand(10, generator=draws).tolist()
-        across, along, size = 7 + 10 * u[0], 7 + 10 * u[1], 5 + 4 * u[2]
+        across, along, size = 9 + 6 * u[0], 9 + 6 * u[1], 7 + 3 * u[2]
         for level in range(1, LEVELS + 1):
             inside = ((x - across) / size) ** 2 + ((y - along) / (size * (0.7 + 0.6 * u[3]))) ** 2 < 1
             if level < LEVELS or u[4] > 0.2:
                 picture[inside & (picture == level - 1)] = level
-            smaller = size * (0.45 + 0.25 * u[4 + level])
+            smaller = size * (0.55 + 0.2 * u[4 + level])
             across += (size - smaller) * (u[7] - 0.5)
             along += (size - smaller) * (u[8] - 0.5)
             size = smaller

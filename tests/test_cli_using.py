@@ -192,8 +192,10 @@ def test_mlflow_gets_the_numbers_of_every_epoch(
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "evaluate", "predict", "embed", "compare", "profile", "methods", "explain-nan", "demo"]
-)
+    "name",
+    ["train", "evaluate", "predict", "embed", "compare", "profile", "inductive-bias", "methods",
+     "explain-nan", "demo"],
+)  # fmt: skip
 def test_every_command_explains_itself(name: str, command: Any):
     ended = command(name, "--help")
     assert ended.code == 0

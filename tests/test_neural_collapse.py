@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import margins
 from margins.diagnose import collapse_of, neural_collapse, predict_collapse
 from margins.errors import MarginsError
 
@@ -213,6 +214,20 @@ def test_collapse_of_a_model_is_that_of_its_embeddings_and_head():
     model.network.head = nn.Identity()
     with pytest.raises(MarginsError, match="linear head"):
         collapse_of(model, rows, labels)
+
+
+def test_a_trained_model_has_collapse_metrics():
+    rng = np.random.default_rng(0)
+    labels = ["no", "yes", "may be"] * 20
+    shift = {"no": 0.0, "yes": 3.0, "may be": 6.0}
+    data = {"a": [shift[label] + rng.normal() for label in labels], "label": labels}
+    model = margins.train(data, target="label", recipe={"max_epochs": 2}).model
+    found = collapse_of(model, data, labels)
+    assert found.counts == (20, 20, 20)
+    assert found.nc1 > 0
+    predicted = model.predict(data)
+    assert found.nc4 <= 1
+    assert set(predicted) <= set(labels)
 
 
 @pytest.mark.parametrize(

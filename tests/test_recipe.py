@@ -177,9 +177,23 @@ def test_changes_are_laid_over_defaults_and_a_part_with_another_name_starts_anew
 
 
 def test_every_loss_has_a_name_by_which_it_is_found_and_made():
-    for name in names_of_losses("statistics", "pairs", "counts", "list"):
-        settings = {"num_rows": 4} if name == "aldrkl_memory" else {}
+    needed = {"aldrkl_memory": {"num_rows": 4}, "weighted_sum": {"parts": [[1.0, "cross_entropy"]]}}
+    for name in names_of_losses("statistics", "pairs", "counts", "list", "rows", "ordered counts", "bags"):
+        settings = needed.get(name, {})
         assert type(new_loss(name, settings)) is loss_named(name) is loss_named(loss_named(name).__name__)
+
+
+def test_parts_of_a_weighted_sum_are_named_in_a_recipe():
+    parts = [[2.0, "normalized_cross_entropy"], [0.5, {"comp_sum": {"tau": 2.0}}]]
+    scores, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    found = new_loss("weighted_sum", {"parts": parts})(scores, labels)
+    own = 2.0 * new_loss("normalized_cross_entropy", {})(scores, labels)
+    torch.testing.assert_close(found, own + 0.5 * new_loss("comp_sum", {"tau": 2.0})(scores, labels))
+    for wrong in (["cross_entropy"], [[1.0]], [[1.0, {"comp_sum": {}, "focal": {}}]], [3]):
+        with pytest.raises(MarginsError, match="pairs of a weight and the name"):
+            new_loss("weighted_sum", {"parts": wrong})
+    with pytest.raises(MarginsError, match="did you mean focal"):
+        new_loss("weighted_sum", {"parts": [[1.0, "focel"]]})
 
 
 def test_class_weights_are_those_of_their_formulas_and_rows_weigh_one_on_average():

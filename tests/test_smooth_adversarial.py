@@ -217,6 +217,7 @@ def test_margin_change_is_the_length_of_the_change_of_margins():
         (lambda: PGD(0.1).ascend(lambda m: m.sum(), torch.ones(2, 2), generator=draws()), "objective"),
         (lambda: SmoothAdversarial(PGD(0.1, start_noise=0.0)), "attack"),
         (lambda: SmoothAdversarial(PGD(0.1), weight=-1.0), "weight"),
+        (lambda: SmoothAdversarial(PGD(0.1), reduction="none"), "reduction"),
         (lambda: SmoothAdversarial(PGD(0.1), temperature=0.0), "temperature"),
     ],
 )  # fmt: skip

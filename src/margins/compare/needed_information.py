@@ -178,5 +178,8 @@ def _errors(
         sampled = kernel_errors(*sides, kernel=kernel, num_samples=num, jitter=1e-6, generator=draws)
         return sampled.errors, -sampled.law.log_cdf(target_error), 0
     build = mlp(x[0].numel(), y.shape[1]) if space == "mlp" else cnn(x.shape[1], y.shape[1])
-    trained = network_errors(build, *sides, num_trials=num, fitted_below=_FITTED * constant, generator=draws)
+    trained = network_errors(
+        build, *sides, num_trials=num, fitted_below=_FITTED * constant, at_once=50 if space == "mlp" else 1,
+        generator=draws,
+    )  # fmt: skip
     return trained.errors, None, trained.num_unfitted

@@ -60,9 +60,10 @@ def predict_collapse(
     r"""Outputs, norms and collapsed classes of a linear tail trained to its end on free features.
 
     Use it to choose a weight decay that leaves the rare classes alone. It solves squared error to one-hot
-    targets without a bias, with features that are free and decayed themselves; a network whose features come
-    from layers below follows the order of the classes, not the digits: there `feature_decay` is a stand-in.
-    With cross-entropy the threshold is another one.
+    targets without a bias, with features that are free and decayed themselves; for a network whose features
+    are not decayed it is no prediction. It is the least loss: at depth 2 and more a collapsed class is a
+    local minimum too, in which gradient descent may end though the class could be kept. With cross-entropy
+    the threshold is another one.
 
     $\min \frac{1}{2N} \|W_M \cdots W_1 H - Y\|_F^2 + \sum_j \frac{\lambda_j}{2} \|W_j\|^2
     + \frac{\lambda_H}{2} \|H\|^2$ falls apart into one problem a class: with

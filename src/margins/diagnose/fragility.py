@@ -58,7 +58,7 @@ def fragility(
     r"""The accuracy that a model loses at $x + r \, sign \nabla_x CE$, clipped to the box.
 
     Use it to compare models or data sets in passing. It is one step: a model that resists it may fall to a
-    stronger attack, above all when its gradients vanish, so it proves no robustness.
+    stronger attack (`margins.robust.PGD`), above all when its gradients vanish, so it proves no robustness.
 
     Args:
         model: inputs to logits [N, C]; give it in evaluation mode.

@@ -69,6 +69,9 @@ def hierarchical_kernel(
             divides what the level before left. `[d]` is fully connected, `[s]` local without a hierarchy.
         kind: "rfk", of random features with a trained last layer, or "ntk", with all layers trained a little.
 
+    Returns:
+        [N, M] in float64.
+
     Raises:
         MarginsError: patches that do not divide, shapes that do not fit.
 

@@ -21,7 +21,6 @@ Builder = Callable[[torch.Generator], nn.Module]
 """A generator to an untrained network of inputs to outputs [N, C]; all of one shape."""
 
 _LOOK_EVERY = 10  # steps between two looks at the training error
-_AT_ONCE = 50  # networks trained side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,7 @@ def network_errors(
     learning_rate: float = 1e-3,
     fitted_below: float = 1e-2,
     max_steps: int = 5000,
+    at_once: int = 50,
     generator: torch.Generator,
 ) -> NetworkErrors:
     """Trains networks from random first weights until each fits, and takes its mean squared test error.
@@ -86,6 +86,8 @@ def network_errors(
         learning_rate: of Adam.
         fitted_below: mean squared training error at which a network counts as fitted.
         max_steps: a network that has not fitted by then is left out.
+        at_once: networks trained side by side: many for perceptrons, 1 for convolutions on a processor. It
+            changes the time alone.
         generator: draws the first weights.
 
     Raises:
@@ -104,6 +106,7 @@ def network_errors(
     """
     check_count("num_trials", num_trials)
     check_count("max_steps", max_steps)
+    check_count("at_once", at_once)
     check_positive("learning_rate", learning_rate)
     check_positive("fitted_below", fitted_below)
     for name, rows, values in (("targets", inputs, targets), ("test_targets", test_inputs, test_targets)):
@@ -111,8 +114,8 @@ def network_errors(
             raise MarginsError(name, expected=f"[{len(rows)}, C] floats", received=describe(values))
     fitted = _Fitting(inputs, targets, test_inputs, test_targets, learning_rate, fitted_below, max_steps)
     found = [
-        fitted.together([build(generator) for _ in range(min(_AT_ONCE, num_trials - start))])
-        for start in range(0, num_trials, _AT_ONCE)
+        fitted.together([build(generator) for _ in range(min(at_once, num_trials - start))])
+        for start in range(0, num_trials, at_once)
     ]
     errors = torch.cat([errors for errors, _ in found])
     there = torch.isfinite(errors)

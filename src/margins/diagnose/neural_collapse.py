@@ -14,6 +14,7 @@ from torch import Tensor
 from margins.cards import Card, carded
 from margins.diagnose.checking import as_rows, check_labels
 from margins.errors import MarginsError, describe
+from margins.heads import LinearHead
 
 _RANK = 1e-10  # singular values below this share of the largest are rounding
 
@@ -162,7 +163,7 @@ def collapse_of(model: TrainedClassifier, data: Any, labels: Sequence[str]) -> N
         MarginsError: another head, a label that is no class of the model, a class without rows.
     """
     head = model.network.head
-    if not isinstance(head, torch.nn.Linear):
+    if not isinstance(head, (LinearHead, torch.nn.Linear)):
         raise MarginsError(
             "model", expected="a linear head", received=type(head).__name__,
             fix="pass features and weights of your own to neural_collapse",

@@ -14,7 +14,7 @@ from margins.errors import MarginsError
 
 _MOST_TERMS = 1 << 20  # of the mixture; beyond that the normal approximation is as good
 _LARGE_ORDER = 15.0  # from which the expansion of the Bessel function for large orders takes over
-_SHARES = (0.02, 0.25, 0.5, 0.75, 0.95)  # starts of the search for the maximum of the likelihood
+_SHARES = (0.05, 0.5, 0.95)  # starts of the search for the maximum of the likelihood
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,8 @@ class QuadraticForm:
             from scipy.stats import norm
         if value <= self._slope(-math.inf):
             return -math.inf
+        if not self.variances.any():
+            return 0.0
         theta = self._saddlepoint(value)
         root = math.copysign(math.sqrt(max(0.0, 2 * (theta * value - self._cumulants(theta)))), theta)
         if abs(root) < _FLAT:

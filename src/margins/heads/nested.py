@@ -79,9 +79,9 @@ class NestedHead(nn.Module):
         x = w^T e + c,   P(class >= l) = sigma(k (x - b_l)),   b_1 < b_2 < ...
 
     Use it for classes that are nested (tumour, its core, its active part) or ordered (grades, stages), with
-    cross-entropy, `Cumulative` or `NestedDice`. The numbers of the classes are their order, lowest first.
-    Where they have none, or where what sets two neighbours apart is another feature than for the next two,
-    one number cannot tell, and a linear head is better.
+    cross-entropy, `Cumulative` or `NestedDice`. The numbers of the classes are their order, lowest first;
+    `margins.train` numbers them so by `class_order`. Where they have none, or where what sets two neighbours
+    apart is another feature than for the next two, one number cannot tell, and a linear head is better.
 
     Args:
         width: of the embedding.

@@ -125,9 +125,9 @@ class NormalizedLogisticGD(LogisticGD):
     r"""Gradient descent on the logistic loss, each step divided by the mean error of all rows.
 
     Use it to separate classes of which one is rare, or rows of which few are hard: plain gradient descent
-    needs a number of steps in proportion to the rows there, this one does not. On rows that are all about as
-    hard, such as Gaussian classes, plain descent with a large step is as fast or faster. Not for classes that
-    overlap: it never settles.
+    needs a number of steps in proportion to the rows there, this one does not. Not on rows that are all
+    about as hard: beside a gap in Gaussian rows plain descent with a large step took 5 steps, this one 300.
+    Not for classes that overlap: it never settles.
 
     $w \leftarrow w + \gamma \sum_i \frac{\sigma_i}{\sum_j \sigma_j} y_i x_i$; see `LogisticGD`. With a
     step of at least n over the largest squared length of a row, the number of steps is bounded as that of

@@ -97,7 +97,8 @@ class Cumulative(RowsLoss):
     $L = - \mathrm{mean}_{c = 1}^{C - 1} [y \ge c] \log f_c + [y < c] \log (1 - f_c)$.
 
     Use it for grades, stages and nested regions, with any head that scores all classes, and best with the
-    nested head. The numbers of the classes are their order, lowest first; do not use it where they have none.
+    nested head. The numbers of the classes are their order, lowest first (`class_order` of `margins.train`);
+    do not use it where they have none.
     Its probabilities serve the expected and the median class; for the most likely one and for the log score,
     cross-entropy is the direct objective.
 

@@ -183,7 +183,8 @@ class CompSum(OfLogProbability):
 
     Use tau near 1.7 when a tenth or more of the labels are wrong. Robustness grows with tau, and so does
     the difficulty of training; at tau = 2 the loss often stalls. Below 1 it is unbounded: where it would
-    pass e^60, at a score gap of 60 / (1 - tau), it goes on as a straight line.
+    pass e^60, at a score gap of 60 / (1 - tau), it goes on as a straight line. At another tau than 1 its
+    softmax is not the share of labels: see `margins.evaluation.recalibrate_comp_sum`.
 
     Args:
         tau: in [0, 2].

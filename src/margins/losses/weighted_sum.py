@@ -94,6 +94,12 @@ class _OwnRows(Rows):
         comparable=True,
         collapse="the weighted sum of the parts' own",
         limits=("one part of weight 1: that part", "weights that add up to 1 of one loss twice: that loss"),
+        recipe={
+            "objective": {
+                "loss": "weighted_sum",
+                "settings": {"parts": [[1.0, "normalized_cross_entropy"], [1.0, "reverse_cross_entropy"]]},
+            }
+        },
         tests=(
             "tests/test_robust_losses.py::test_a_weighted_sum_has_the_value_and_the_gradient_of_its_parts",
         ),

@@ -55,7 +55,7 @@ class SmoothAdversarial:
         tau: in [0, 2], of `CompSum`.
         temperature: $\rho$ > 0 of the first term.
         weight: $\nu$ >= 0; 0 makes no search.
-        reduction: "mean", "weighted_mean" or "sum" of `CompSum`.
+        reduction: "mean" or "sum".
 
     Raises:
         MarginsError: an argument out of its range.
@@ -87,6 +87,8 @@ class SmoothAdversarial:
                 "attack", expected="a start_noise above 0", received="0",
                 fix="at the input itself margins have not moved, and nothing says where to go",
             )  # fmt: skip
+        if reduction not in ("mean", "sum"):
+            raise MarginsError("reduction", expected="'mean' or 'sum'", received=repr(reduction))
         self.attack = attack
         self.loss = CompSum(tau, reduction=reduction)
         self.temperature = in_range("temperature", temperature, low=0, open_low=True)
@@ -116,8 +118,7 @@ class SmoothAdversarial:
         moved = self.search(model, inputs, labels, generator=generator)
         change = margin_change(model(moved), scores, labels)
         total = change.sum()
-        divided = total if self.loss.reduction == "sum" else total / max(len(change), 1)
-        return clean + self.weight * divided
+        return clean + self.weight * (total if self.loss.reduction == "sum" else total / max(len(change), 1))
 
     def search(
         self,

@@ -133,6 +133,14 @@ def loss_named(name: str) -> type[Loss]:
 def new_loss(name: str, settings: dict[str, Any]) -> Loss:
     """A fresh loss.
 
+    The parts of a weighted sum are pairs of a weight and a loss, by name or with settings:
+    `[[1.0, normalized_cross_entropy], [0.5, {comp_sum: {tau: 2.0}}]]`.
+
+    Example:
+        >>> parts = [[1.0, "normalized_cross_entropy"], [0.5, {"comp_sum": {"tau": 2.0}}]]
+        >>> new_loss("weighted_sum", {"parts": parts}).weights
+        (1.0, 0.5)
+
     Raises:
         MarginsError: an unknown loss or hyperparameter, or a value out of its range.
     """
@@ -147,6 +155,8 @@ def new_loss(name: str, settings: dict[str, Any]) -> Loss:
     try:
         # YAML has no tuples, and no loss takes a list.
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        if kind is losses.WeightedSum and "parts" in given:
+            given["parts"] = [_part(part) for part in given["parts"]]
         return kind(**given)
     except TypeError as error:
         raise MarginsError(
@@ -154,3 +164,18 @@ def new_loss(name: str, settings: dict[str, Any]) -> Loss:
             expected=f"values for {', '.join(known)}",
             received=" ".join(str(error).split())[:200],
         ) from None
+
+
+def _part(part: Any) -> tuple[float, Loss]:
+    """A weight and a loss of a weighted sum, as recipes write them."""
+    pair: list[Any] = list(part) if isinstance(part, (list, tuple)) else []
+    named = pair[1] if len(pair) == 2 else None
+    if isinstance(named, str):
+        return pair[0], new_loss(named, {})
+    if isinstance(named, dict) and len(named) == 1:
+        ((name, settings),) = named.items()
+        return pair[0], new_loss(str(name), dict(settings or {}))
+    raise MarginsError(
+        "settings of weighted_sum: parts", expected="pairs of a weight and the name of a loss",
+        received=repr(part), fix="[[1.0, normalized_cross_entropy], [0.5, {comp_sum: {tau: 2.0}}]]",
+    )  # fmt: skip

@@ -26,7 +26,7 @@ class Loss(nn.Module):
 
     form: ClassVar[str]
     reads_order: ClassVar[bool] = False
-    """Whether the numbers of the candidates are an order to it, so that classes must be numbered by theirs."""
+    """Whether the numbers of the candidates are an order to it: classes must then be numbered by theirs."""
     card: ClassVar[LossCard]
 
     def __init__(self, *, reduction: str = "mean") -> None:
