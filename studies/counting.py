@@ -34,7 +34,7 @@ NUMBERED = 1 / 8  # of the training captions
 
 
 def things(num: int, draws: torch.Generator) -> tuple[Tensor, list[str]]:
-    """Images as cells [N, 36, 27] of 3 x 3 pixels, with two to ten like things in them, and their captions."""
+    """Images as cells [N, 36, 27] of 3 x 3 pixels, two to ten like things in each, and their captions."""
     counts = torch.randint(2, 2 + len(NUMBERS), (num,), generator=draws)
     which = torch.randint(len(THINGS), (num,), generator=draws)
     place = torch.rand(num, NUM_CELLS, generator=draws).argsort(1).argsort(1)
@@ -135,11 +135,11 @@ STUDY = Study(
     "seldom differ by the number alone; a pair with a counterfactual number teaches them, at no cost for the "
     "rest.",
     source="Paiss et al. 2023, arXiv 2302.12066 (31.7 % to 75.9 % on CountBench)",
-    data="generated anew for each seed: images of 36 cells with two to ten like things, one of 288 (6 patterns "
-    f"in 8 colours on 6 grounds), with captions such as 'four red rings on grass'; {NUM_TRAIN} to train",
-    protocol=f"a small network on cells and their mean and a perceptron on bags of words, {EPOCHS} epochs of AdamW, "
-    f"batches of {BATCH}; learning rate and temperatures by the mean accuracy of numbers and things on new "
-    "images; numbers are judged by putting each into the caption, things likewise with the true number",
+    data="generated anew for each seed: images of 36 cells with two to ten like things, one of 288 "
+    f"(6 patterns in 8 colours on 6 grounds), with captions such as 'four red rings on grass'; {NUM_TRAIN} to train",
+    protocol="a small network on cells and their mean and a perceptron on bags of words, "
+    f"{EPOCHS} epochs of AdamW, batches of {BATCH}; learning rate and temperatures by the mean accuracy of "
+    "numbers and things on new images; numbers are judged by putting each into the caption, things likewise with the true number",
     arms={
         "contrastive": {"lr": (0.003, 0.01), "temperature": (0.05, 0.1, 0.2)},
         "counterfactual": {"lr": (0.003, 0.01), "temperature": (0.1,), "pair_temperature": (0.1, 0.3, 1.0)},

@@ -147,9 +147,9 @@ STUDY = Study(
     source="Hu et al. 2018, arXiv 1810.09488 (inmost class 69 to 72); Piraud et al. 2018, arXiv 1804.01910",
     data="pictures of 24 x 24 with a blob, its core and, in four of five, the inmost part, under strong "
     "noise: 40 to train, 60 to choose, 300 to test; drawn anew for each seed",
-    protocol="a U-Net of 8 channels, Adam, 120 passes, batches of 10, the rate falls to 0. Learning rate, and "
-    "for the nested output the loss, are chosen by the F1 of the inmost level on the pictures kept for it, 4 "
-    "settings an arm. A softmax calls the likeliest class, the others each level that is likelier than not. "
+    protocol="a U-Net of 8 channels, Adam, 120 passes, batches of 10, the rate falls to 0. Learning rate, "
+    "and for the nested output the loss, are chosen by the F1 of the inmost level on the pictures kept for "
+    "it, 4 settings an arm. A softmax calls the likeliest class, the others each level that is likelier than not. "
     "Violations are the share of pixels of which a level is likelier than the one around it.",
     arms={
         "softmax": {"lr": FOUR, "loss": ("cross-entropy",)},

@@ -64,8 +64,9 @@ STUDY = Study(
     claim="The order in which a decoder gives the labels of a set matters, and sampling orders while "
     "training finds a good one.",
     source="Vinyals, Bengio, Kudlur 2016, arXiv 1511.06391, section 5",
-    data=f"drawn anew at every step: one of {GROUP} labels of each of {NUM_GROUPS} groups; the first stands in the "
-    "input, each further one is the one before it plus a number of the input, modulo the size of the group",
+    data=f"drawn anew at every step: one of {GROUP} labels of each of {NUM_GROUPS} groups; the first stands "
+    "in the input, each further one is the one before it plus a number of the input, modulo the size of the "
+    "group",
     protocol=f"a linear layer to {WIDTH} and a recurrent decoder of {HIDDEN} units, {STEPS} steps of Adam on "
     f"{BATCH} rows; orders are uniform for {STEPS // 5} steps and then sampled; greedy decoding of 4000 "
     "rows; the learning rate is tuned",

@@ -185,7 +185,10 @@ def test_every_loss_has_a_name_by_which_it_is_found_and_made():
 
 def test_parts_of_a_weighted_sum_are_named_in_a_recipe():
     parts = [[2.0, "normalized_cross_entropy"], [0.5, {"comp_sum": {"tau": 2.0}}]]
-    scores, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    scores, labels = (
+        torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 2, 0, 1]),
+    )
     found = new_loss("weighted_sum", {"parts": parts})(scores, labels)
     own = 2.0 * new_loss("normalized_cross_entropy", {})(scores, labels)
     torch.testing.assert_close(found, own + 0.5 * new_loss("comp_sum", {"tau": 2.0})(scores, labels))

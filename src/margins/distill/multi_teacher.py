@@ -30,7 +30,6 @@ from margins.errors import MarginsError, describe
             "tests/test_concatenated.py::test_a_student_that_is_its_teacher_has_nothing_to_learn",
             "tests/test_concatenated.py::test_distillation_is_two_minus_twice_the_cosine_of_each_teacher",
         ),
-        study="concatenated",
     )
 )
 class MultiTeacherFeatures(nn.Module):

@@ -80,7 +80,6 @@ class TransferScore:
             "tests/test_concatenated.py::test_transfer_tells_features_apart_that_the_source_task_does_not",
             "tests/test_concatenated.py::test_a_probe_of_all_blocks_fits_at_least_as_well_as_that_of_each",
         ),
-        study="concatenated",
     )
 )
 def transfer(
