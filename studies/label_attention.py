@@ -165,7 +165,7 @@ STUDY = Study(
     "10 passes, and 60 for the mean, which take as long. Learning rate and weight decay are chosen by "
     "macro-F1 with tuned thresholds on the rows kept for it, 6 settings an arm. Thresholds are 0.5, or for "
     "each label the best on those rows. LDAM has its strength of 3. One transformer block between words and "
-    "head, as the authors have it, learns nothing here in this time: what its attention lies on is measured "
+    "head, as the authors have it, learns too slowly here: what its attention lies on is measured "
     "on easier texts (40 words, 400 of noise, 2,000 to train), with settings found while developing.",
     arms={
         "mean of words": {"lr": (0.1, 0.3), "weight_decay": (0.05, 0.1, 0.3)},
@@ -179,10 +179,6 @@ STUDY = Study(
         Effect(
             "macro-F1, tuned thresholds, label attention - mean of words",
             lead("label attention of words", "mean of words", "macro F1, tuned"), reaches=0.1,
-        ),
-        Effect(
-            "macro-F1, thresholds 0.5, label attention - mean of words",
-            lead("label attention of words", "mean of words", "macro F1, half"), reaches=0.1,
         ),
         Effect(
             "attention on the phrases of true labels",
@@ -203,4 +199,7 @@ STUDY = Study(
             reaches=0.01,
         ),
     ),
+    tried="The attention over a transformer's states lies elsewhere than on the phrases at learning rates "
+    "from 0.005 to 0.03, with and without dropout: its states have seen each other. What LDAM changes is "
+    "within the noise of training at every learning rate that was tried.",
 )  # fmt: skip

@@ -35,8 +35,8 @@ def discs(number: int, seed: int) -> tuple[Tensor, Tensor]:
             across += (size - smaller) * (u[7] - 0.5)
             along += (size - smaller) * (u[8] - 0.5)
             size = smaller
-    light = torch.tensor([0.0, 0.7, 1.1, 1.6])[levels][:, None]
-    return light + 0.7 * torch.randn(light.shape, generator=draws), levels
+    light = torch.tensor([0.0, 0.8, 1.4, 2.2])[levels][:, None]
+    return light + 0.8 * torch.randn(light.shape, generator=draws), levels
 
 
 def rows_of(maps: Tensor) -> Tensor:
@@ -149,7 +149,8 @@ STUDY = Study(
     "noise: 40 to train, 60 to choose, 300 to test; drawn anew for each seed",
     protocol="a U-Net of 8 channels, Adam, 120 passes, batches of 10, the rate falls to 0. Learning rate, "
     "and for the nested output the loss, are chosen by the F1 of the inmost level on the pictures kept for "
-    "it, 4 settings an arm. A softmax calls the likeliest class, the others each level that is likelier than not. "
+    "it, 4 settings an arm. A softmax calls the likeliest class, the others each level that is likelier "
+    "than not. "
     "Violations are the share of pixels of which a level is likelier than the one around it.",
     arms={
         "softmax": {"lr": FOUR, "loss": ("cross-entropy",)},

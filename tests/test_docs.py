@@ -26,6 +26,8 @@ NOT_RUN = {
 }
 PACKAGES = (
     "losses", "targets", "engine", "data", "encoders", "heads", "evaluation", "training", "compare",
+    "balance", "diagnose", "distill", "hierarchy", "labels", "mining", "pretrain", "retrieval", "robust",
+    "evidence",
 )  # fmt: skip
 FETCHES = re.compile(
     r"<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc=\"?(?:https?:)?//[^>]*>"

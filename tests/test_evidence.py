@@ -148,6 +148,7 @@ WAITING = {
     "naive_bayes",
     "nested",
     "neural_collapse",
+    "no_prop",
     "normalized_gd",
     "order_search",
     "orthogonal_projection",

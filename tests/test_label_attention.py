@@ -196,7 +196,7 @@ def test_scores_that_margins_train_stand_for_the_odds_that_the_documentation_say
     score = score.detach()
     odds = torch.sigmoid(score) / torch.sigmoid(delta - score)
     assert float(odds) == pytest.approx(share / (1 - share), rel=1e-6)
-    assert torch.sigmoid(score) > share + 0.05
+    assert torch.sigmoid(score) > share + 0.02, "vacuous: the margin changes nothing"
 
 
 def test_a_recipe_of_label_sets_sets_these_margins_and_one_of_classes_its_own() -> None:

@@ -35,7 +35,9 @@ class Assistance:
 
 
 TOUGH = Assistance(beyond=1.9, between=-0.45)
+"""The authors' weights for a teacher that learned the targets themselves."""
 TOLERANT = Assistance(beyond=1.8, between=-0.4)
+"""Those for a teacher that learned smoothed targets."""
 
 
 @carded(

@@ -20,7 +20,6 @@ from margins.losses.features import OrthogonalProjection, PrototypeOrthogonalPro
 from margins.losses.forms import Loss, StatisticsLoss
 from margins.losses.forward_model import ForwardModelLoss
 from margins.losses.hypotheses import HypothesisReport, MinOverHypotheses
-from margins.losses.label_margins import label_margins
 from margins.losses.maps import SSIM, DeepSupervision, HybridMask, SoftIoU
 from margins.losses.noise_robust import (
     AsymmetricGCE,
@@ -35,6 +34,7 @@ from margins.losses.order_search import OrderSearch, SequentialDecoder, order_lo
 from margins.losses.outputs import MultiHead
 from margins.losses.overlap import Dice, Tversky
 from margins.losses.ranking import LambdaRank, MannWhitney
+from margins.losses.rare_labels import label_margins
 from margins.losses.robust import ALDRKL, LDRKL, ALDRKLMemory
 from margins.losses.softmax import CompSum, CrossEntropy, Focal
 from margins.losses.spherical import SphericalSoftmax, SquaredError, TaylorSoftmax, ZLoss

@@ -82,6 +82,7 @@ class DenoisingBlock(nn.Module):
             "tests/test_no_prop.py::test_the_loss_of_a_block_gives_no_other_block_a_gradient",
             "tests/test_no_prop.py::test_the_memory_of_a_step_does_not_grow_with_the_number_of_blocks",
         ),
+        study="no_prop",
     )
 )
 class NoProp(nn.Module):
