@@ -251,6 +251,7 @@ def test_a_network_gives_its_head_the_tokens_and_the_row_their_mean() -> None:
     scores, embeddings = network(texts)
     torch.testing.assert_close(scores, network.head(*encoder.tokens(texts)))
     torch.testing.assert_close(embeddings, encoder(texts))
+    assert torch.equal(network.embeddings(texts), embeddings)
     with pytest.raises(MarginsError, match="none with a head that reads tokens"):
         network(texts, MixingPlan(torch.tensor([1, 2, 0]), torch.full((3,), 0.5)))
 

@@ -59,8 +59,8 @@ class Aggregated(Loss):
     cross-validation over bags finds it without any row's target (`margins.labels.choose_rho`). A network on
     digits in bags of 12 was as good with $\rho = 0$ as with any other, and lost 17 points of accuracy with
     $\rho = 1$. Where rows have targets of their own, it only throws information away. Targets made private
-    may be negative: for
-    "cross_entropy" bring them back to proportions first (`margins.labels.privatise_proportions` does).
+    may be negative: for "cross_entropy" bring them back to proportions first
+    (`margins.labels.privatise_proportions` does).
 
     Args:
         base: "squared_error" or "cross_entropy".

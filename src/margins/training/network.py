@@ -50,6 +50,12 @@ class Network(nn.Module):
         source: Source = self.head.source(embeddings)  # pyright: ignore[reportCallIssue] - recipes see to it
         return source, embeddings
 
+    def embeddings(self, inputs: Any) -> Tensor:
+        """Embeddings [B, width] as `forward` gives them; no scores are made."""
+        if isinstance(self.head, TokenHead):
+            return masked_mean(*self.tokens(inputs))
+        return self.encoder(inputs)
+
     def tokens(self, inputs: Any) -> tuple[Tensor, Tensor]:
         """States [B, L, width] and mask [B, L] of the tokens, as a head that reads them is given."""
         encoder = self.encoder

@@ -59,7 +59,7 @@ def embeddings_of(
 ) -> Tensor:
     """Embeddings of all rows as `outputs_of` gives them; no scores are made."""
     (embeddings,) = _by_parts(
-        fabric, network, lambda part: (network.encoder(part),), inputs, rows_at_once
+        fabric, network, lambda part: (network.embeddings(part),), inputs, rows_at_once
     )  # fmt: skip
     return embeddings
 
