@@ -137,7 +137,6 @@ WAITING = {
     "dice",
     "disposable_head",
     "ens_loss",
-    "frechet_decoder",
     "hierarchical_kernels",
     "hybrid_mask",
     "inductive_bias",
