@@ -131,6 +131,7 @@ WAITING = {
     "appearance_equity",
     "assistive_distillation",
     "comp_sum_noise",
+    "concatenated",
     "concept_head",
     "cosine_novel_classes",
     "counting",

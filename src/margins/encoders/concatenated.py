@@ -30,6 +30,7 @@ _ROWS_AT_ONCE = 2048
             "tests/test_concatenated.py::test_one_encoder_is_itself",
             "tests/test_concatenated.py::test_a_probe_of_all_blocks_fits_at_least_as_well_as_that_of_each",
         ),
+        study="concatenated",
     )
 )
 class ConcatenatedEncoder(Encoder[RowInputs]):
