@@ -19,7 +19,8 @@ from margins.losses import CrossEntropy
 
 NUM_CUES, CUE_DIMS, NUM_IDLE = 3, 4, 4
 NUM_BLOCKS, WIDTH = 5, 32
-NUM_TRAIN, EPOCHS, STUDENT_EPOCHS, BATCH = 2000, 30, 120, 128
+NUM_TRAIN, EPOCHS, BATCH = 2000, 30, 128
+NUM_UNLABELLED, STUDENT_EPOCHS = 4000, 60
 PROBED = (600, 300, 2000)  # rows that train, choose and judge a probe
 
 
@@ -71,14 +72,13 @@ def trained(
     return made.eval()
 
 
-def distilled(blocks: list[NumericEncoder], inputs: Numbers, seed: int) -> NumericEncoder:
-    """A student as wide as one block that has learned the features of all, without labels."""
+def distilled(joint: ConcatenatedEncoder, inputs: Numbers, seed: int) -> NumericEncoder:
+    """A student as wide as one block that has learned the standardised features of all, without labels."""
     student = encoder(seed, WIDTH)
     student.fit(inputs)
-    with torch.no_grad():
-        teachers = [block(inputs) for block in blocks]
+    teachers = joint(inputs).split(joint.widths, 1)
     draws = torch.Generator().manual_seed(seed)
-    loss = MultiTeacherFeatures(WIDTH, [WIDTH] * len(blocks), generator=draws)
+    loss = MultiTeacherFeatures(WIDTH, joint.widths, generator=draws)
     steps = torch.optim.AdamW([*student.parameters(), *loss.parameters()], 0.01)
     steps_an_epoch = len(inputs) // BATCH
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(steps, STUDENT_EPOCHS * steps_an_epoch)
@@ -108,8 +108,10 @@ def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
         blocks = [
             trained(1000 * (k + 1) + seed, WIDTH, settings, inputs, cues[:, 0]) for k in range(NUM_BLOCKS)
         ]
-        probed = {"": ConcatenatedEncoder(blocks), "distilled_": distilled(blocks, inputs, seed)}
-        probed[""].fit(inputs)
+        joint = ConcatenatedEncoder(blocks)
+        joint.fit(inputs)
+        unlabelled, _ = rows(NUM_UNLABELLED, draws, agree=False)
+        probed = {"": joint, "distilled_": distilled(joint, unlabelled, seed)}
         with torch.no_grad():
             figures["alignment"] = richness([block(inputs) for block in blocks]).mean_alignment
     else:
@@ -150,7 +152,8 @@ STUDY = Study(
     f"the source ({NUM_TRAIN} rows), and are independent in the targets, each to tell one of them",
     protocol=f"two hidden layers of {WIDTH} units ({NUM_BLOCKS} times as many for the wide one), {EPOCHS} "
     "epochs of AdamW; learning rate of every arm by a probe's accuracy on new rows of the source; linear "
-    f"probes on {PROBED[0]} rows, the mean over three targets; the student learns on the rows of the source",
+    f"probes on {PROBED[0]} rows, the mean over three targets; the student learns on"
+    f" {NUM_UNLABELLED} unlabelled rows with independent cues",
     arms={
         "single": {"lr": (0.003, 0.01), "weight_decay": (1e-4,)},
         "wide": {"lr": (0.003, 0.01), "weight_decay": (1e-4,)},

@@ -38,9 +38,11 @@ class MultiTeacherFeatures(nn.Module):
     $L = \frac{1}{B} \sum_b \sum_i \| \overline{A_i \phi_s(x_b)} - \overline{\phi_i(x_b)} \|^2$ with
     $\overline{v}$ of length one; teachers are constants. Each term is twice one minus a cosine.
 
-    Use it to bring a `ConcatenatedEncoder` down to the cost of one encoder; it needs no labels, and rows of
-    the target task serve as well. Give its parameters to the optimiser beside the student's; the heads are
-    dropped afterwards. Not when teachers agree (`diagnose.richness`): there is nothing to add up then.
+    Use it to bring a `ConcatenatedEncoder` down to the cost of one encoder. It needs no labels: learn on rows
+    like those of the target task too. Where the features of different teachers never part, a student imitates
+    all of them by one cue, and gains little. Standardise the teachers (`ConcatenatedEncoder` does): raw ReLU
+    features share most of their direction. Give its parameters to the optimiser beside the student's; the
+    heads are dropped afterwards. Not when teachers agree (`diagnose.richness`): there is nothing to add up.
 
     Args:
         width: of the student's features.
