@@ -199,7 +199,13 @@ STUDY = Study(
             reaches=0.01,
         ),
     ),
-    tried="The attention over a transformer's states lies elsewhere than on the phrases at learning rates "
+    tried="The texts were changed while developing, after figures of one seed were seen: of texts of 40 to "
+    "80 "
+    "words (400 of noise) a well-trained mean reached a macro-F1 of 0.93 to 0.95 with tuned thresholds and "
+    "label "
+    "attention 0.98 to 0.997, so that a gain of 0.1 was out of reach. With 4,000 words of noise and 1,000 "
+    "training texts the mean overfits: the size of the gain rests on that choice. The attention over a "
+    "transformer's states lies elsewhere than on the phrases at learning rates "
     "from 0.005 to 0.03, with and without dropout: its states have seen each other. What LDAM changes is "
     "within the noise of training at every learning rate that was tried.",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from margins.losses import CrossEntropy
 from margins.training import NoProp
 
 BLOCKS, WIDTH, HIDDEN = 10, 32, 180  # both networks have 47,000 weights
-PASSES, DRAWS = 100, 10
+PASSES, DRAWS = 50, 10
 
 
 def make_encoder(generator: torch.Generator) -> nn.Module:
@@ -49,7 +49,7 @@ def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-GRID = {"lr": (0.001, 0.003, 0.01), "weight_decay": (0.001, 0.1)}
+GRID = {"lr": (0.003, 0.01, 0.03), "weight_decay": (0.001, 0.1)}
 STUDY = Study(
     name="no_prop",
     cards=("margins.training.NoProp",),
