@@ -150,8 +150,8 @@ STUDY = Study(
     protocol="a U-Net of 8 channels, Adam, 120 passes, batches of 10, the rate falls to 0. Learning rate, "
     "and for the nested output the loss, are chosen by the F1 of the inmost level on the pictures kept for "
     "it, 4 settings an arm. A softmax calls the likeliest class, the others each level that is likelier "
-    "than not. "
-    "Violations are the share of pixels of which a level is likelier than the one around it.",
+    "than not. Violations are the share of pixels of which a level is likelier than the one around it. Only "
+    "the last effect compares outputs under the same kind of loss.",
     arms={
         "softmax": {"lr": FOUR, "loss": ("cross-entropy",)},
         "softmax with nested Dice": {"lr": FOUR, "loss": ("cross-entropy and Dice",)},
@@ -159,7 +159,19 @@ STUDY = Study(
         "nested": {"lr": (0.01, 0.03), "loss": ("cumulative", "cumulative and Dice")},
     },
     budget=4,
+    num_tuning_seeds=1,
     trial=trial,
+    tried="Pictures, length of training and arms were changed several times while developing, after "
+    "figures were seen. 120 pictures of 32 x 32, one seed: after 200 steps nested was ahead with the "
+    "cumulative loss (0.71 to 0.64), after 400 the softmax (0.75 to 0.73), and only with Dice nested "
+    "was ahead again (0.77). 40 of 32 x 32, two seeds: only nested with Dice was ahead of the softmax "
+    "on both. 40 of 24 x 24 with an inmost part of 2.6 % of the pixels, the protocol as here but 2 "
+    "tuning seeds, 5 seeds: +0.29 [-0.13, 0.70], for the softmax found no inmost part at all on 2 of 5;"
+    " over the softmax with nested Dice +0.05 [0.01, 0.09]. Less noise, two seeds: the softmax failed "
+    "on both. Then regions were made larger, so that the inmost has 6 % of the pixels, and brighter; of"
+    " these only single trials of half the length were run before this was declared, in which the "
+    "softmax still found no inmost part on 2 of 2 seeds. So the first effect may tell how soon a rare "
+    "region is found at all rather than how well.",
     effects=(
         Effect("F1 of the inmost level, nested - softmax", lead("nested", "softmax"), reaches=0.02),
         Effect(

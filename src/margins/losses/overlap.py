@@ -122,9 +122,9 @@ class Dice(OverlapLoss):
     more steadily. The paper's form is `alpha=1, level="example", square=False`: one such quotient an item.
 
     Use it for taggers and rare classes that are judged by F1 at a fixed threshold, and with models that are
-    under-fitted or linear; a well-fitted model with a tuned threshold does as well by cross-entropy. Do not
-    use the paper's form to train from scratch: at small p its positives hardly pull, and in our runs most
-    ended without a positive prediction. Give it a pretrained encoder, a small learning rate and balanced
+    under-fitted or linear; compare it with cross-entropy and a tuned threshold, its honest rival. Do not use
+    the paper's form to train from scratch: at small p its positives hardly pull, and it tends to end by
+    calling all items positive or none. Give it a pretrained encoder, a small learning rate and balanced
     negatives, or let cross-entropy train first (a recipe's plan).
 
     Args:
