@@ -167,4 +167,5 @@ STUDY = Study(
             above=-0.02,
         ),
     ),
+    num_tuning_seeds=1,
 )

@@ -88,8 +88,8 @@ STUDY = Study(
     arms={**{f"kernel_{d}": {} for d in DIMENSIONS}, "perceptron": {}, "convolution": {}},
     budget=1,
     trial=trial,
-    tried="The design was changed while developing, after figures were seen: the number of rows and the width "
-    "of the kernel come from a scan, since with more rows in 2 dimensions interpolation of a sign by "
+    tried="The design was changed while developing, after figures were seen: the number of rows and the "
+    "width of the kernel come from a scan, since with more rows in 2 dimensions interpolation of a sign by "
     "this kernel explodes and the order breaks. Images were made smaller because the convolutional arm "
     "took 524 s.",
     effects=(
