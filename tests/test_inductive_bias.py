@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -22,10 +21,10 @@ from margins.diagnose import (
     mlp,
     network_errors,
     probability_points,
+    random_functions,
     rbf_kernel,
     shifted_patterns,
 )
-from margins.diagnose.kernel_errors import conjugate_gradients
 from margins.diagnose.noncentral import (
     fitted_by_likelihood,
     fitted_by_moments,
@@ -33,6 +32,7 @@ from margins.diagnose.noncentral import (
     log_scaled_bessel,
     sankaran_log_cdf,
 )
+from margins.diagnose.random_functions import conjugate_gradients
 from margins.errors import MarginsError
 
 ENTRIES, DEVIATION = 40, 0.5
@@ -237,9 +237,8 @@ def test_conjugate_gradients_solve_what_a_factorisation_solves(monkeypatch):
     x, y, others, truth = _problem(40)
     options = {"kernel": rbf_kernel(0.5), "jitter": 1e-3, "num_samples": 5}
     dense = kernel_errors(x, y, others, truth, generator=_draws(), **options)
-    module = sys.modules["margins.diagnose.kernel_errors"]  # its function has the same name
-    monkeypatch.setattr(module, "_LARGEST_DENSE", 10)
-    monkeypatch.setattr(module, "_ENTRIES", 120)
+    monkeypatch.setattr(random_functions, "_LARGEST_DENSE", 10)
+    monkeypatch.setattr(random_functions, "_ENTRIES", 120)
     stepped = kernel_errors(x, y, others, truth, generator=_draws(), **options)
     np.testing.assert_allclose(stepped.law.variances, dense.law.variances, atol=1e-7)
     np.testing.assert_allclose(stepped.errors, dense.errors, rtol=1e-5)

@@ -24,7 +24,7 @@ from margins.diagnose import (
     network_errors,
     rbf_kernel,
 )
-from margins.diagnose.inductive_bias import Unit
+from margins.diagnose.prior_knowledge import Unit
 from margins.encoders import SmallResNetSettings
 from margins.errors import MarginsError
 from margins.training.problem import Problem, pose

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from margins.cards import Card, carded
 from margins.diagnose.checking import as_rows, check_count
-from margins.diagnose.kernel_errors import Kernel
-from margins.diagnose.power_law import PowerLaw, power_law
+from margins.diagnose.power_laws import PowerLaw, power_law
+from margins.diagnose.random_functions import Kernel
 from margins.errors import MarginsError, describe
 
 _CLEARLY = 1.2  # ratio of exponents from which one kernel is called faster

@@ -10,7 +10,7 @@ import numpy as np
 
 from margins.cards import Card, carded
 from margins.diagnose.checking import Floats, as_figures, check_positive
-from margins.diagnose.power_law import PowerLaw, power_law
+from margins.diagnose.power_laws import PowerLaw, power_law
 
 
 @dataclass(frozen=True, kw_only=True)
