@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,11 +36,14 @@ class Task:
         return self.noise_words + PHRASE * LABELS
 
 
+EASIER = Task(2000, 40, 400, passes=10)
 TASKS = {
     "mean of words": Task(1000, 80, 4000, passes=60),  # as long as the others take
     "label attention of words": Task(1000, 80, 4000, passes=10),
     "label attention of words, LDAM": Task(1000, 80, 4000, passes=10),
-    "label attention of a transformer": Task(2000, 40, 400, passes=10),
+    "easier texts, mean of words": replace(EASIER, passes=60),
+    "easier texts, label attention of words": EASIER,
+    "label attention of a transformer": EASIER,
 }
 
 
@@ -166,11 +169,14 @@ STUDY = Study(
     "macro-F1 with tuned thresholds on the rows kept for it, 6 settings an arm. Thresholds are 0.5, or for "
     "each label the best on those rows. LDAM has its strength of 3. One transformer block between words and "
     "head, as the authors have it, learns too slowly here: what its attention lies on is measured "
-    "on easier texts (40 words, 400 of noise, 2,000 to train), with settings found while developing.",
+    "on easier texts (40 words, 400 of noise, 2,000 to train), with settings found while developing. On "
+    "these the mean and label attention of words are compared too, with 3 settings each.",
     arms={
         "mean of words": {"lr": (0.1, 0.3), "weight_decay": (0.05, 0.1, 0.3)},
         "label attention of words": ATTENDING,
         "label attention of words, LDAM": ATTENDING,
+        "easier texts, mean of words": {"lr": (0.3,), "weight_decay": (0.05, 0.1, 0.3)},
+        "easier texts, label attention of words": {"lr": (0.1,), "weight_decay": (0.0, 0.1, 0.3)},
         "label attention of a transformer": {"lr": (0.01,), "weight_decay": (0.0,)},
     },
     budget=6,
@@ -179,6 +185,11 @@ STUDY = Study(
         Effect(
             "macro-F1, tuned thresholds, label attention - mean of words",
             lead("label attention of words", "mean of words", "macro F1, tuned"), reaches=0.1,
+        ),
+        Effect(
+            "the same on easier texts",
+            lead("easier texts, label attention of words", "easier texts, mean of words", "macro F1, tuned"),
+            reaches=0.1,
         ),
         Effect(
             "attention on the phrases of true labels",
@@ -200,11 +211,10 @@ STUDY = Study(
         ),
     ),
     tried="The texts were changed while developing, after figures of one seed were seen: of texts of 40 to "
-    "80 "
-    "words (400 of noise) a well-trained mean reached a macro-F1 of 0.93 to 0.95 with tuned thresholds and "
-    "label "
-    "attention 0.98 to 0.997, so that a gain of 0.1 was out of reach. With 4,000 words of noise and 1,000 "
-    "training texts the mean overfits: the size of the gain rests on that choice. The attention over a "
+    "80 words (400 of noise) a well-trained mean reached a macro-F1 of 0.93 to 0.95 with tuned thresholds "
+    "and label attention 0.98 to 0.997, so that a gain of 0.1 was out of reach. With 4,000 words of noise "
+    "and 1,000 training texts the mean overfits: the size of the gain rests on that choice, and the effect "
+    "on the first texts stands beside it. The attention over a "
     "transformer's states lies elsewhere than on the phrases at learning rates "
     "from 0.005 to 0.03, with and without dropout: its states have seen each other. What LDAM changes is "
     "within the noise of training at every learning rate that was tried.",
