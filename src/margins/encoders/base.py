@@ -87,6 +87,11 @@ class EncoderSettings(Settings, ABC):
         """Whether heads that read tokens can follow: it builds a `TokenEncoder`."""
         return False
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the embedding of a row never changes: nothing of it is trained."""
+        return False
+
     @abstractmethod
     def prepare(self, frame: Frame, inputs: Mapping[str, InputKind]) -> Preparation:
         """The preparation fitted on this frame: the training rows.

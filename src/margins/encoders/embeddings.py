@@ -57,6 +57,11 @@ class EmbeddingSettings(EncoderSettings):
     width: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Without hidden layers."""
+        return self.depth == 0
+
     def prepare(self, frame: Frame, inputs: Mapping[str, InputKind]) -> EmbeddingPreparation:
         """The lengths of the vectors."""
         check_kinds(self.name, inputs, "embedding")

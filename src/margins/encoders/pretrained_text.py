@@ -160,6 +160,11 @@ class PretrainedTextSettings(EncoderSettings):
         """Of models that are trained; of a frozen one the vectors alone are kept."""
         return self.mode != "frozen"
 
+    @property
+    def is_fixed(self) -> bool:
+        """Of a frozen model."""
+        return self.mode == "frozen"
+
     @model_validator(mode="after")
     def _pooling_fits_mode(self) -> Self:
         if self.mode == "frozen" and self.pooling in ("attention", "layers"):
