@@ -12,6 +12,7 @@ from margins.compare.results import (
     ComparisonResult,
     Difference,
     FailedRecipe,
+    LastLayer,
     Left,
     Preview,
     RecipeResult,
@@ -109,6 +110,9 @@ def made_up_result(
             low=0.0113,
             high=0.0471,
             num_openings=1,
+            last_layer=LastLayer(
+                spread=0.2134, off_diagonal=0.3217, disagreement=0.0061, shortest="refund", length=0.41
+            ),
         ),
     )
 

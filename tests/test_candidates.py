@@ -36,12 +36,14 @@ FOUND = Findings(
     contradicted=0.0, labels_a_row=1.0,
 )  # fmt: skip
 KINDS = {"classes": "label", "label_sets": "label_set", "values": "value", "matches": "label"}
+WORDS = {"name": "transformer_text"}
 METRICS = {"classes": "accuracy", "label_sets": "macro_f1", "values": "rmse", "matches": "map@r"}
 
 
-def shared(task: str) -> Recipe:
-    columns = Columns(inputs={"a": "numeric"}, target="y", target_kind=KINDS[task])
-    return shared_recipe(columns, METRICS[task], {"task": task})
+def shared(task: str, **changes) -> Recipe:
+    kind = "text" if changes.get("encoder") == WORDS else "numeric"
+    columns = Columns(inputs={"a": kind}, target="y", target_kind=KINDS[task])
+    return shared_recipe(columns, METRICS[task], {"task": task, **changes})
 
 
 def listed(metric: str = "macro_f1", **found) -> list[str]:
@@ -96,17 +98,42 @@ def test_findings_are_those_of_the_rows():
             "y": ["a", "a", "b", "a"] + ["a"] * 20 + ["b"] * 6,
         }
     )
-    found = findings_of(compared_rows(frame, Roles(target="y"), report_share=0), "classes")
+    found = findings_of(compared_rows(frame, Roles(target="y"), report_share=0), shared("classes"))
     assert (found.num_rows, found.num_classes, found.num_copies) == (30, 2, 3)
     assert found.imbalance == pytest.approx(23 / 7)
     assert found.contradicted == pytest.approx(1 / 3)
     assert found.rows_a_class == 15
+    assert (found.has_tokens, found.is_fixed) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "has_tokens", "is_fixed"),
+    [
+        (WORDS, True, False),
+        ({**WORDS, "pooling": "cls"}, False, False),
+        ({"name": "embeddings"}, False, True),
+        ({"name": "embeddings", "depth": 1}, False, False),
+    ],
+)
+def test_what_the_encoder_gives_decides_which_heads_take_part(encoder, has_tokens, is_fixed):
+    rows = compared_rows(
+        read_frame({"y": ["a", "b"] * 20, "x": [f"text {i}" for i in range(40)]}), Roles(target="y")
+    )
+    found = findings_of(rows, Recipe(task="classes", encoder=encoder, metric="accuracy"))
+    assert (found.has_tokens, found.is_fixed) == (has_tokens, is_fixed)
+    labels = shortlist(dataclasses.replace(found, task="label_sets"), find_metric("macro_f1"))
+    assert ("label_attention" in [c.name for c in labels.candidates]) == has_tokens
+    classes = shortlist(dataclasses.replace(found, rows_a_class=20.0), find_metric("auroc"))
+    assert ("naive_bayes_start" in [c.name for c in classes.candidates]) == is_fixed
+    many = shortlist(dataclasses.replace(found, rows_a_class=21.0), find_metric("auroc"))
+    assert "naive_bayes_start" in many.left_out
 
 
 def test_rows_kept_to_report_decide_nothing_of_who_takes_part():
     columns = {"x": [float(i) for i in range(60)], "y": ["a", "b"] * 20 + ["a"] * 20}
     frame = read_frame({**columns, "split": ["train"] * 40 + ["test"] * 20})
-    found = findings_of(compared_rows(frame, Roles(target="y", inputs=["x"], split="split")), "classes")
+    rows = compared_rows(frame, Roles(target="y", inputs=["x"], split="split"))
+    found = findings_of(rows, shared("classes"))
     assert (found.num_rows, found.imbalance) == (40, 1.0)
 
 
@@ -151,7 +178,7 @@ def test_a_file_of_candidates_is_read_and_compared_and_a_wrong_entry_is_told(tmp
 @pytest.mark.parametrize("candidate", all_candidates(), ids=lambda c: c.name)
 def test_every_candidate_makes_a_recipe_at_both_ends_of_its_space(candidate: Candidate):
     for task in candidate.tasks:
-        recipe = shared(task)
+        recipe = shared(task, **({"encoder": WORDS} if candidate.name == "label_attention" else {}))
         if candidate.metrics and find_metric(METRICS[task]).kind not in candidate.metrics:
             kinds = {"ranking": "auroc", "f1": "macro_f1", "candidates": "ndcg@10"}
             recipe = recipe.changed(metric=kinds[candidate.metrics[0]])

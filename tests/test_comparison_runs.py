@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import comparison_job
 import margins
@@ -28,6 +29,7 @@ from margins.compare.planning import digest_of
 from margins.compare.trials.scheduling import Memory, Schedule
 from margins.compare.trials.searching import judged_in
 from margins.data import ReportRows, read_frame
+from margins.diagnose import collapse_of
 from margins.errors import MarginsError
 
 JOB = Path(comparison_job.__file__)
@@ -299,6 +301,14 @@ def test_report_rows_are_seen_by_nothing_and_opened_once_for_winner_and_baseline
     predicted = model.predict(frame)
     truth = np.array(frame.table["y"].to_list())[design.rows.report]
     assert (predicted[design.rows.report] == truth).mean() > 0.8
+    rows = frame.take(torch.from_numpy(design.last.train))
+    found = collapse_of(model, rows, rows.table["y"].to_list())
+    layer = left.last_layer
+    assert (layer.spread, layer.disagreement) == pytest.approx((found.nc1, found.nc4))
+    lengths = dict(zip(model.classes, found.weight_norms, strict=True))
+    assert lengths[layer.shortest] == min(lengths.values()) < max(lengths.values())
+    assert layer.length == pytest.approx(min(lengths.values()) / max(lengths.values()))
+    assert ComparisonResult.load(tmp_path / RESULTS).left == left
 
 
 def test_where_nothing_beats_the_baseline_it_is_what_is_left(tmp_path: Path):

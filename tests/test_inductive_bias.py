@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import gammainc, ive
-from scipy.stats import ncx2, norm
+from scipy.stats import kstest, ncx2, norm
 from torch import Tensor, nn
 
 from margins.diagnose import (
@@ -217,6 +217,16 @@ def test_the_law_of_the_errors_is_the_law_of_the_samples():
     assert math.exp(found.law.log_cdf(found.law.mean)) == pytest.approx(
         float((found.errors <= found.law.mean).double().mean()), abs=0.02
     )
+
+
+def test_errors_of_gaussian_functions_follow_the_noncentral_law():
+    draws, deviation = _draws(11), 0.5
+    mean, truth = torch.randn(2, 40, generator=draws, dtype=torch.float64)
+    functions = mean + deviation * torch.randn(20_000, 40, generator=draws, dtype=torch.float64)
+    errors = (functions - truth).square().mean(1)
+    shift = float((mean - truth).square().sum() / deviation**2)
+    assert kstest(40 * errors.numpy() / deviation**2, ncx2(40, shift).cdf).pvalue > 0.01
+    assert kstest(40 * errors.numpy() / deviation**2, ncx2(40, 0.9 * shift).cdf).pvalue < 1e-6
 
 
 def test_the_saddlepoint_of_equal_variances_is_the_noncentral_law():

@@ -58,6 +58,15 @@ def test_a_known_dimension_is_found(shape, dimension, method):
     assert (found.num_rows, found.num_anchors, found.num_copies) == (ROWS, ROWS, 0)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dimension"), [(_cube, 2), (_cube, 5), (_sphere, 2), (_sphere, 5), (_swiss_roll, 2)]
+)
+def test_a_thousand_anchors_are_enough_for_a_known_dimension(shape, dimension):
+    found = intrinsic_dimension(shape(dimension), method="mle", generator=_draws(1))
+    assert found.num_anchors == 1000
+    assert found.value == pytest.approx(dimension, rel=0.1)
+
+
 def test_nearest_neighbours_say_too_little_in_many_dimensions():
     # A sphere has no edge; the edge of a cube of ten dimensions costs even the two nearest neighbours more.
     assert _found(_sphere(10), "twonn", num_anchors=ROWS) == pytest.approx(10, rel=0.1)

@@ -13,6 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
 
+from made_up_training import blobs, recipe, train_rows, trainer
+from margins.data import TrainRows
 from margins.errors import MarginsError
 from margins.heads import (
     BernoulliNaiveBayesHead,
@@ -20,6 +22,9 @@ from margins.heads import (
     MultinomialNaiveBayesHead,
     NaiveBayesHead,
 )
+from margins.targets import Targets
+from margins.training.parts.refreshing import NaiveBayesStart
+from margins.training.predicting import embeddings_of
 from reference import closed_forms
 
 K, D = 4, 6
@@ -283,3 +288,49 @@ def test_what_makes_no_head_is_refused(act: Any, words: tuple[str, ...]):
         act()
     for word in words:
         assert word in str(refused.value)
+
+
+# --- the start of a head in training ----------------------------------------------------------------------
+
+
+def _started(**changes: Any) -> Any:
+    t = trainer(refresh=[{"name": "naive_bayes_start", "shrink": 0.3}], dropout=0.0, **changes)
+    inside = embeddings_of(t.engine.fabric, t.network, t._given.inputs)
+    t._begin_epoch()
+    return t, inside
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_training_starts_where_naive_bayes_of_the_embeddings_stands(weighed: bool):
+    rows = train_rows()
+    weight = torch.arange(120.0) % 4 if weighed else None
+    targets = rows.targets if weight is None else rows.targets.weigh(rows=weight)
+    t, inside = _started(train=TrainRows(rows.inputs, targets))
+    expected = NaiveBayesHead(16, 3, shrink=0.3).partial_fit(inside, rows.class_ids(), weight=weight)
+    found = t.network.head(inside).double().log_softmax(1)
+    torch.testing.assert_close(found, expected(inside.double()).log_softmax(1), rtol=1e-4, atol=1e-4)
+    before = t.network.head.weight.detach().clone()
+    t.run()
+    assert not torch.equal(t.network.head.weight, before), "the head is trained on"
+
+
+def test_a_class_without_rows_starts_without_a_direction():
+    inputs, labels = blobs(120, 1)
+    kept = labels != 1
+    rows = TrainRows(inputs.take(kept.nonzero()[:, 0]), Targets.of_classes(labels[kept], 3))
+    t, inside = _started(train=rows)
+    assert t.network.head.weight[1].tolist() == [0.0] * 16
+    assert t.network.head.bias[1].item() == pytest.approx(math.log(0.5 / 80))
+    two = NaiveBayesHead(16, 2, shrink=0.3).partial_fit(inside, (labels[kept] == 2).long())
+    found = t.network.head(inside)[:, [0, 2]].double().log_softmax(1)
+    torch.testing.assert_close(found, two(inside.double()).log_softmax(1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_start_is_that_of_the_first_epoch_alone_and_of_linear_heads_of_classes():
+    start = NaiveBayesStart()
+    assert [start.is_due(epoch) for epoch in range(3)] == [True, False, False]
+    both = {"refresh": [{"name": "naive_bayes_start"}]}
+    with pytest.raises(ValueError, match="the head linear with naive_bayes_start"):
+        recipe(head={"name": "cosine"}, **both)
+    with pytest.raises(ValueError, match="the task classes with it"):
+        recipe(task="values", metric="rmse", objective={"loss": "squared_error"}, **both)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from made_up_training import recipe, train_rows, trainer
+from margins.data import TrainRows
 from margins.diagnose import separability
 from margins.errors import MarginsError
 from margins.heads import LinearProbe, LogisticGD, NormalizedLogisticGD
@@ -41,7 +43,7 @@ def blobs(num_rows: int = 90, num_classes: int = 3, spread: float = 0.3) -> tupl
 )
 def test_steps_to_separate_hard_rows_are_those_measured(num_rows, solver, step_size):
     rows = hard_rows(num_rows)
-    found = solver(step_size).separate(rows, torch.ones(num_rows, dtype=torch.long))
+    found = solver(step_size, max_steps=20_000).separate(rows, torch.ones(num_rows, dtype=torch.long))
     assert found.is_separated
     assert found.num_steps == STEPS[num_rows, solver, step_size]
     assert bool((rows @ found.weight > 0).all())
@@ -213,6 +215,37 @@ def test_a_batch_that_is_right_to_rounding_has_a_small_finite_gradient():
     loss.backward()
     assert bool(torch.isfinite(loss))
     assert scores.grad.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_step_of_a_recipe_takes_the_gradient_of_the_loss(weighed):
+    changes = {"train": _weighed() if weighed else None, "dropout": 0.0}
+    sgd = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.0, "weight_decay": 0.0}
+    t = trainer(step={"name": "error_normalized"}, optimizer=sgd, min_steps=1, batch_size=200, **changes)
+    before = t.network.head.weight.detach().clone()
+    batch = t.engine.batch(torch.arange(120))
+    ErrorNormalized()(t.network(batch.inputs)[0], batch.targets).backward()
+    gradient = t.network.head.weight.grad.clone()
+    t.network.zero_grad()
+    t.advance()
+    torch.testing.assert_close(t.network.head.weight, before - 0.5 * gradient, rtol=1e-5, atol=1e-6)
+    plain = trainer(optimizer=sgd, min_steps=1, batch_size=200, **changes)
+    plain.advance()
+    moved = [(u.network.head.weight - before).norm() for u in (t, plain)]
+    assert moved[0] > 1.2 * moved[1], "vacuous: the mean error is 1"
+
+
+def _weighed() -> TrainRows:
+    rows = train_rows()
+    return TrainRows(rows.inputs, rows.targets.weigh(rows=0.25 + 0.25 * (torch.arange(120.0) % 3)))
+
+
+def test_a_recipe_refuses_the_step_where_rows_have_no_class_of_their_own():
+    values = {"task": "values", "metric": "rmse", "objective": {"loss": "squared_error"}}
+    with pytest.raises(ValueError, match="the task classes with it"):
+        recipe(step={"name": "error_normalized"}, **values)
+    with pytest.raises(MarginsError, match="no mix with error_normalized"):
+        trainer(step={"name": "error_normalized"}, mix={"name": "feature_mixup"}).advance()
 
 
 def test_one_step_of_the_loss_is_one_step_of_the_binary_method():

@@ -58,6 +58,11 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "values": (numbers(label=draws().normal(size=NUM)), {}, ["numbers"]),
     "vectors through layers": (vectors(), {"encoder": {"depth": 1}}, ["values"]),
     "cosine head": (vectors(), {"head": {"name": "cosine"}}, ["values"]),
+    "disposable head": (
+        vectors(),
+        {"task": "matches", "head": {"name": "disposable", "then": None}},
+        ["values"],
+    ),
     "matches": (vectors(), {"task": "matches", "head": {"dim": 4}}, ["values"]),
     "small_resnet": (images(9, 9, 3), {"encoder": {"channels": 8, "blocks": 1, "width": 16}}, ["pixels"]),
     "small_vit": (images(12, 10), {"encoder": SMALL_VIT}, ["pixels"]),

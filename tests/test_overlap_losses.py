@@ -22,6 +22,11 @@ from margins.training import Network, Trainer
 from reference import overlap
 
 
+def weighted_accuracy(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    """A metric of one's own: misses cost three times what false alarms do."""
+    return (tp + tn) / (tp + tn + fp + 3 * fn)
+
+
 def quietly(make: type, **options: Any) -> Any:
     """A loss whose choice is told in a warning."""
     with warnings.catch_warnings():
@@ -340,3 +345,24 @@ def test_a_recipe_trains_with_it_and_learns(name: str):
 def test_a_card_of_ordered_counts_is_of_that_form():
     assert NestedDice.card.form == "ordered counts"
     assert Dice.card.form == AnyLoss.card.form == "counts"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "kappa", "gmean_squared", weighted_accuracy])
+def test_gradients_of_further_metrics_are_those_of_their_values(metric: Any):
+    draws = seeded(5)
+    scores = torch.randn(12, 3, generator=draws, dtype=torch.float64).requires_grad_()
+    labels = (torch.rand(12, 3, generator=draws) < 0.4).double()
+    loss = AnyLoss(metric, amplify=4.0)
+    assert torch.autograd.gradcheck(lambda s: loss(s, labels), (scores,))
+    a = torch.sigmoid(4 * (scores.detach().sigmoid() - 0.5))
+    tp, fp = (a * labels).sum(0), (a * (1 - labels)).sum(0)
+    fn, tn = ((1 - a) * labels).sum(0), ((1 - a) * (1 - labels)).sum(0)
+    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+    chance = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / 144
+    expected = {
+        "accuracy": (tp + tn) / 12,
+        "kappa": ((tp + tn) / 12 - chance) / (1 - chance),
+        "gmean_squared": sensitivity * specificity,
+        weighted_accuracy: weighted_accuracy(tp, fp, fn, tn),
+    }[metric]
+    torch.testing.assert_close(loss(scores, labels), 1 - expected.mean(), rtol=1e-5, atol=0)

@@ -259,6 +259,10 @@ def test_the_page_tells_what_the_design_could_show_what_failed_and_what_the_repo
     assert "it is for other metrics than macro_f1" in text
     assert numbers.signed(0.0297) in text
     assert "opened once" in text
+    assert "differently on 0.6\u202f% of the rows" in text
+    assert "row of refund is the shortest, 0.4100 of the longest" in text
+    others = dataclasses.replace(result.left, last_layer=None)
+    assert "nearest class mean" not in Page(render(dataclasses.replace(result, left=others))).text
     twice = dataclasses.replace(result, left=dataclasses.replace(result.left, num_openings=2))
     assert "opened 2 times" in Page(render(twice)).text
     for absent in ("preview", "left"):

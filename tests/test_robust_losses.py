@@ -88,6 +88,10 @@ def test_the_temperature_is_where_the_bracket_is_largest(lam0, alpha):
     lam = loss.temperatures(S, Y)
     assert bool((lam > lam0 * (1 - 1 / alpha)).all())
     assert bool((lam < lam0).all())
+    grid = torch.linspace(1e-3 * lam0, 2 * lam0, 20_001, dtype=torch.float64)
+    bracket = grid * (torch.logsumexp(v[:, None] / grid[:, None], 2) - math.log(5))
+    bracket = bracket - alpha * math.log(5) / (2 * lam0) * (grid - lam0).square()
+    torch.testing.assert_close(lam, grid[bracket.argmax(1)], rtol=0, atol=float(grid[1] - grid[0]))
     # The derivative of the bracket is -KL - (alpha log K / lam0) (lam - lam0), and 0 there.
     lam = lam.clone().requires_grad_()
     value = lam * (torch.logsumexp(v / lam[:, None], 1) - math.log(5))

@@ -137,13 +137,13 @@ def test_ascent_reaches_the_largest_stretch_of_a_linear_model(seed):
     model = linear(6, 4, seed)
     labels = torch.tensor([0, 1, 2, 3])
     x = torch.randn(4, 6, generator=draws(seed), dtype=torch.float64)
-    attack = PGD(0.3, norm="l2", num_steps=100)
-    moved = most_changed(model, x, labels, attack, generator=draws(seed + 100), model=model)
-    change = margin_change(model(moved), model(x), labels).detach().numpy()
     weight = model.weight.detach().numpy()
     largest = np.array([comp_sum.largest_stretch(weight, y, 0.3) for y in range(4)])
-    assert (change <= largest * (1 + 1e-9)).all()
-    assert (change >= 0.99 * largest).all()
+    for attack, share in ((PGD(0.3, norm="l2", num_steps=100), 0.99), (PGD(0.3, norm="l2"), 0.9)):
+        moved = most_changed(model, x, labels, attack, generator=draws(seed + 100), model=model)
+        change = margin_change(model(moved), model(x), labels).detach().numpy()
+        assert (change <= largest * (1 + 1e-9)).all()
+        assert (change >= share * largest).all()
 
 
 @pytest.mark.parametrize(

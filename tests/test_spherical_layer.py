@@ -110,6 +110,33 @@ def test_two_hundred_steps_equal_those_of_the_dense_layer(num_rows: int):
     assert (weight - start).abs().max() > 0.5, "vacuous: nothing was learned"
 
 
+def test_every_one_of_two_hundred_plain_steps_equals_the_dense_layer_to_rounding():
+    layer = layer_of(bias=False, balance_every=10)
+    weight = layer.dense().clone()
+    for step in range(200):
+        upstream = Upstream.draw(step, 5)
+        inputs = upstream.inputs.clone().requires_grad_()
+        source, scores = layer.source(inputs), inputs @ weight.T
+        found = (source.listed(upstream.rows, upstream.columns, in_order=False), *source.moments())
+        expected = (scores[upstream.rows, upstream.columns], scores.sum(1), scores.square().sum(1))
+        upstreams = (upstream.of_listed, upstream.of_sums, upstream.of_squares)
+        gradients = [
+            torch.autograd.grad(sum(p @ u for p, u in zip(parts, upstreams, strict=True)), inputs)[0]
+            for parts in (found, expected)
+        ]
+        for ours, dense in (*zip(found, expected, strict=True), gradients):
+            torch.testing.assert_close(ours, dense, rtol=1e-11, atol=1e-11)
+        layer.step(0.01)
+        of_scores = 2 * upstream.of_squares[:, None] * scores + upstream.of_sums[:, None]
+        of_scores = of_scores.detach().index_put(
+            (upstream.rows, upstream.columns), upstream.of_listed, accumulate=True
+        )
+        weight = weight - 0.01 * of_scores.T @ upstream.inputs
+        torch.testing.assert_close(layer.dense(), weight, rtol=0, atol=2e-14)
+        torch.testing.assert_close(layer.gram, weight.T @ weight, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(layer.total, weight.sum(0), rtol=1e-11, atol=1e-12)
+
+
 def test_scores_gradients_and_steps_equal_those_of_the_slow_references():
     layer = layer_of(30, 4)
     dense, entry = Dense(weights_of(layer)), Factored(weights_of(layer))

@@ -49,7 +49,8 @@ def designed(
     rows = compared_rows(frame, roles, positive=positive, report_share=report_share, seed=seed)
     task = task_of(rows.columns, training)
     measure = metric_of(task, metric)
-    listed = shortlist(findings_of(rows, task), measure, candidates)
+    shared = shared_recipe(rows.columns, metric, training, num_rows=len(rows))
+    listed = shortlist(findings_of(rows, shared), measure, candidates)
     return Design(
         rows=rows,
         folds=outer_roles(
@@ -61,7 +62,7 @@ def designed(
         num_seeds=num_seeds,
         seed=seed,
         metric=measure,
-        training=shared_recipe(rows.columns, metric, training, num_rows=len(rows)),
+        training=shared,
         budget=Budget.read(budget),
         rope=_rope_of(rope, measure),
         confidence=confidence,

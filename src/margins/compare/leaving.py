@@ -14,11 +14,14 @@ from torch import Tensor
 from margins.compare.candidates.candidate import Candidate
 from margins.compare.kept.folder import MODEL, REFITS
 from margins.compare.planning import Design, digest_of
-from margins.compare.results import Left
+from margins.compare.results import LastLayer, Left
 from margins.compare.trials.bench import Bench
 from margins.compare.trials.searching import RecipeFailedError
+from margins.data.roles import class_ids
+from margins.diagnose import collapse_of
 from margins.errors import MarginsError
 from margins.evaluation.paired_bootstrap import paired_bootstrap
+from margins.heads import LinearHead
 from margins.targets import Targets
 from margins.training.finishing import SHOWN, judged_by, measured_outputs
 from margins.training.in_memory import train_problem
@@ -26,6 +29,7 @@ from margins.training.model import Model, load
 
 REPORT_SEEDS = 3
 RESAMPLES = 500
+MOST_CLASSES = 1000  # whose last layer is looked at: it compares every class with every other
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +115,7 @@ def reported(
         num_seeds=len(winner.models), scores=scores, others=others,
         difference=None if interval is None else interval[0],
         low=None if interval is None else interval[1], high=None if interval is None else interval[2],
-        num_openings=num_openings,
+        num_openings=num_openings, last_layer=_last_layer(design, winner.models[0]),
     )  # fmt: skip
 
 
@@ -121,6 +125,25 @@ def _known(folder: Path, key: str) -> Model | None:
     except MarginsError:
         return None  # none yet, or half a one: it is trained again
     return model if model.about.get("trial") == key else None
+
+
+def _last_layer(design: Design, model: Model) -> LastLayer | None:
+    """The geometry of a linear head's features; None of others, and where a class has no training row."""
+    if design.training.task != "classes" or not isinstance(model.network.head, LinearHead):
+        return None
+    rows, given = torch.from_numpy(design.last.train), design.last.labels
+    given = class_ids(design.rows.targets).numpy() if given is None else given
+    names = [design.rows.names[k] for k in given[design.last.train]]
+    if len(model.classes) > MOST_CLASSES or set(names) != set(model.classes):
+        return None
+    found = collapse_of(model, design.rows.frame.take(rows), names)
+    assert found.nc4 is not None and found.weight_norms is not None  # noqa: S101, PT018 - there is a head
+    shortest = min(range(len(model.classes)), key=found.weight_norms.__getitem__)
+    return LastLayer(
+        spread=found.nc1, off_diagonal=found.off_diagonal, disagreement=found.nc4,
+        shortest=model.classes[shortest],
+        length=found.weight_norms[shortest] / max(found.weight_norms),
+    )  # fmt: skip
 
 
 def _outputs(design: Design, refit: Refit) -> list[Tensor]:

@@ -105,6 +105,17 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastLayer:
+    """The geometry of the last layer of the model that is left, on the rows that it was trained on."""
+
+    spread: float  # NC1: of features inside classes, over that of the class means
+    off_diagonal: float  # share of the energy of the class means' products that is between classes
+    disagreement: float  # NC4: share of rows on which head and nearest class mean decide differently
+    shortest: str  # class whose row of the head is the shortest
+    length: float  # of that row, over that of the longest
+
+
+@dataclass(frozen=True, kw_only=True)
 class Left:
     """What the comparison leaves behind, and how the report rows judged it, once."""
 
@@ -118,6 +129,7 @@ class Left:
     low: float | None  # 95 % interval: paired hierarchical bootstrap of seeds and rows
     high: float | None
     num_openings: int  # of the report rows so far, this one among them; 0 without report rows
+    last_layer: LastLayer | None = None  # of classes with a linear head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,5 +192,10 @@ class ComparisonResult:
         data["differences"] = [Difference(**d) for d in data["differences"]]
         data["failed"] = [FailedRecipe(**f) for f in data["failed"]]
         data["preview"] = None if data["preview"] is None else Preview(**data["preview"])
-        data["left"] = None if data["left"] is None else Left(**data["left"])
+        data["left"] = None if data["left"] is None else _left(data["left"])
         return cls(**data)
+
+
+def _left(data: dict[str, Any]) -> Left:
+    layer = data.get("last_layer")
+    return Left(**{**data, "last_layer": None if layer is None else LastLayer(**layer)})

@@ -152,6 +152,7 @@ class StreamedHead(nn.Module, ABC):
             "tests/test_naive_bayes.py::test_blocks_in_any_division_give_the_head_of_all_rows",
             "tests/test_naive_bayes.py::test_posteriors_sum_to_one_and_are_those_of_bayes_rule",
         ),
+        recipe={"refresh": [{"name": "naive_bayes_start"}]},
         study="naive_bayes",
     )
 )

@@ -25,6 +25,7 @@ from margins.targets import Targets
         stations=("loss",),
         targets=("classes", "scores"),
         entry=98,
+        recipe={"step": {"name": "error_normalized"}, "optimizer": {"name": "sgd", "learning_rate": 0.1}},
         tests=(
             "tests/test_normalized_gd.py::test_the_gradient_is_that_of_the_loss_over_the_mean_error",
             "tests/test_normalized_gd.py::test_one_row_gets_the_perceptron_step_whatever_its_scores",

@@ -21,7 +21,7 @@ from margins.training.parts.averaging import AnyAveraging, NoAveraging
 from margins.training.parts.drawing import AnyDraw, Shuffled
 from margins.training.parts.mixing import AnyMix, NoMix
 from margins.training.parts.optimizers import AdamW, AnyOptimizer
-from margins.training.parts.refreshing import AnyRefresh, Relabelling
+from margins.training.parts.refreshing import AnyRefresh, HeadStart, Relabelling
 from margins.training.parts.schedules import AnySchedule, Constant
 from margins.training.parts.steps import AnyStep, StandardStep
 from margins.training.predicting import metric_of
@@ -241,6 +241,9 @@ def _refuse_wrong_form(recipe: Recipe) -> None:
             received=recipe.head.name, fix="linear and cosine are some",
         )  # fmt: skip
     _refuse_disposable_head(recipe)
+    starts = [part.name for part in recipe.refresh if isinstance(part, HeadStart)]
+    if starts and recipe.head.name != "linear":
+        raise MarginsError("refresh", expected=f"the head linear with {starts[0]}", received=recipe.head.name)
     if recipe.accumulate > 1 and recipe.step.name != "standard":
         raise MarginsError(
             "accumulate", expected=f"1 with the step {recipe.step.name}", received=str(recipe.accumulate)
@@ -263,6 +266,7 @@ def _refuse_class_targets(recipe: Recipe) -> None:
     parts: list[tuple[str, bool, tuple[Task, ...]]] = [
         ("draw", recipe.draw.name not in ("shuffled", "bags"), ("classes", "matches")),
         ("mix", recipe.mix.name != "none", ("classes", "label_sets", "values")),
+        ("step", recipe.step.name in ("smooth_adversarial", "error_normalized"), ("classes",)),
         ("objective.penalties", bool(recipe.objective.penalties), ("classes", "matches")),
         ("objective.link", recipe.objective.link != "none", ("classes", "label_sets")),
         ("objective.targets.smooth", targets.smooth > 0, ("classes", "label_sets")),
@@ -274,7 +278,7 @@ def _refuse_class_targets(recipe: Recipe) -> None:
                 fix="take it out",
             )  # fmt: skip
     named = [*targets.changes_prior, *(["class_margins"] if targets.class_margins else [])]
-    named += [part.name for part in recipe.refresh if isinstance(part, Relabelling)]
+    named += [part.name for part in recipe.refresh if isinstance(part, (Relabelling, HeadStart))]
     if recipe.task == "label_sets" and targets.logit_adjustment:
         _refuse_adjustment_of(recipe.objective.loss)
         named.remove("logit_adjustment")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from margins.data.roles import SelectRows, TrainRows
 from margins.errors import MarginsError
-from margins.heads import OwnsUpdate
+from margins.heads import LinearHead, OwnsUpdate
 from margins.targets import Targets
 from margins.training import nonfinite
 from margins.training.checkpoint import copied, first_not_finite
@@ -24,7 +24,7 @@ from margins.training.network import Network
 from margins.training.objective import Objective
 from margins.training.parts.averaging import AveragedWeights
 from margins.training.parts.drawing import Bags
-from margins.training.parts.refreshing import AnyRefresh, Reweighing
+from margins.training.parts.refreshing import AnyRefresh, HeadStart, Reweighing
 from margins.training.predicting import Restoring, embeddings_of, metric_of, outputs_of, score_of
 from margins.training.prior import refuse_double_correction
 from margins.training.randomness import global_state_kept, seed_of
@@ -268,6 +268,12 @@ class Trainer:
 
     def _refresh(self, refresh: AnyRefresh) -> None:
         fabric, given = self.engine.fabric, self._given
+        if isinstance(refresh, HeadStart):
+            head = self.network.head
+            assert isinstance(head, LinearHead)  # noqa: S101 - recipes see to it
+            embeddings = embeddings_of(fabric, self.network, given.inputs)
+            refresh.start(head, embeddings, given.class_ids(), weight=given.targets.row_weight)
+            return
         if isinstance(refresh, Reweighing):
             embeddings = embeddings_of(fabric, self.network, given.inputs)
             seed = seed_of(self.recipe.seed, "refresh", self._progress.epoch)

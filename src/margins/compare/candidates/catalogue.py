@@ -191,6 +191,12 @@ def _of_classes() -> Sequence[Candidate]:
             changes={"objective": {"loss": "ens_loss"}, "schedule": {"name": "cosine"}},
         ),
         Candidate(
+            name="naive_bayes_start",
+            title="Head that starts at naive Bayes",
+            why="Begins where one pass leaves a linear head; with many rows the start is soon forgotten.",
+            changes={"refresh": [{"name": "naive_bayes_start"}]},
+        ),
+        Candidate(
             name="symmetric_cross_entropy",
             title="Symmetric cross-entropy",
             why="Adds a bounded part that wrong labels pull less; slower where labels are right.",
@@ -278,6 +284,13 @@ def _of_label_sets() -> Sequence[Candidate]:
             tasks=tasks,
         ),
         Candidate(
+            name="label_attention",
+            title="Label attention, tuned thresholds",
+            why="Each label looks for its own words; it costs a score for every label and word.",
+            changes={"head": {"name": "label_attention"}, "decisions": _TUNED_CUT},
+            tasks=tasks,
+        ),
+        Candidate(
             name="labels_smoothed",
             title="Smoothed labels (0.05), tuned thresholds",
             why="Keeps the model from certainty about labels that people would not agree on.",
@@ -345,6 +358,13 @@ def _of_matches() -> Sequence[Candidate]:
             why="Compares one negative a pair; cheap, and it stops learning when all are far enough.",
             changes={"objective": {"loss": "semi_hard_triplet"}},
             space={"objective.settings.margin": Span(low=0.05, high=0.5, log=True)},
+            tasks=tasks,
+        ),
+        Candidate(
+            name="disposable_head",
+            title="Supervised contrastive behind a disposable head",
+            why="Compares what a head makes of the embeddings and keeps these: for other classes and tasks.",
+            changes={"head": {"name": "disposable", "kind": "mlp", "then": None}},
             tasks=tasks,
         ),
     )

@@ -14,7 +14,8 @@ from margins.compare.problem.rows import ComparedRows
 from margins.compare.profile import copies_in
 from margins.errors import MarginsError
 from margins.evaluation import Metric
-from margins.training.recipe import Task
+from margins.training.of_tokens import reads_tokens
+from margins.training.recipe import Recipe, Task
 
 IMBALANCED = 3.0  # largest class over smallest
 LONG_TAILED = 10.0
@@ -23,6 +24,7 @@ FEW_ROWS = 200  # a class, on average
 CONTRADICTED = 0.1  # of copies
 VERY_MANY = 5000  # classes
 FEW_IN_ALL = 2000  # rows of two classes
+FEW_LABELS = 20  # a class, on average
 MOST = 8  # recipes of a shortlist that no one named
 
 
@@ -40,6 +42,8 @@ class Findings:
         contradicted: share of these that have another target there: a sign of wrong labels.
         labels_a_row: on average; 1 for classes.
         has_order: whether the classes are grades or levels.
+        has_tokens: whether the encoder gives heads the tokens of a row.
+        is_fixed: whether the encoder is not trained.
     """
 
     task: Task
@@ -51,6 +55,8 @@ class Findings:
     contradicted: float
     labels_a_row: float
     has_order: bool = False
+    has_tokens: bool = False
+    is_fixed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +72,13 @@ class Shortlist:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def findings_of(rows: ComparedRows, task: Task) -> Findings:
-    """What the rules look at, in the rows that are compared on: those kept to report decide nothing."""
+def findings_of(rows: ComparedRows, shared: Recipe) -> Findings:
+    """What the rules look at.
+
+    Args:
+        rows: of which those that are compared on are looked at; those kept to report decide nothing.
+        shared: what all recipes have in common.
+    """
     inside = torch.from_numpy(rows.inside)
     counts = np.zeros(0)
     if rows.targets.storage.has_positives:
@@ -75,12 +86,13 @@ def findings_of(rows: ComparedRows, task: Task) -> Findings:
         counts = counts[counts > 0]
     copies, contradictions = copies_in(rows.frame.take(inside), rows.columns)
     return Findings(
-        task=task, num_rows=len(rows.inside), num_classes=len(counts),
+        task=shared.task, num_rows=len(rows.inside), num_classes=len(counts),
         imbalance=float(counts.max() / counts.min()) if len(counts) else 1.0,
         rows_a_class=float(counts.mean()) if len(counts) else float(len(inside)),
         num_copies=copies, contradicted=contradictions / copies if copies else 0.0,
         labels_a_row=float(counts.sum() / len(inside)) if len(counts) else 1.0,
         has_order=rows.columns.class_order is not None and len(counts) > 2,
+        has_tokens=reads_tokens(shared.encoder), is_fixed=shared.encoder.is_fixed,
     )  # fmt: skip
 
 
@@ -195,6 +207,17 @@ def _very_many(found: Findings) -> str | None:
     return f"there are {found.num_classes} classes" if found.num_classes >= VERY_MANY else None
 
 
+def _few_labels(found: Findings) -> str | None:
+    if found.is_fixed and found.rows_a_class <= FEW_LABELS:
+        return f"a class has {found.rows_a_class:.0f} rows on average, and the encoder is not trained"
+    return None
+
+
+_FEW_LABELS = _Rule(_few_labels, f"more than {FEW_LABELS} rows a class, or an encoder that is trained")
+_TOKENS = _Rule(
+    lambda found: "the encoder gives its tokens" if found.has_tokens else None,
+    "the encoder gives no tokens; transformer_text does",
+)
 _ORDERED = _Rule(_ordered, "their order is not said (--class-order)")
 _FEW_OF_TWO = _Rule(_few_of_two, f"not two classes with at most {FEW_IN_ALL} rows")
 _VERY_MANY = _Rule(_very_many, f"fewer than {VERY_MANY} classes")
@@ -234,6 +257,7 @@ _RULES = {
     "cosine_head": _SPARSE,
     "orthogonal_projection": _SPARSE,
     "ens_loss": _FEW_OF_TWO,
+    "naive_bayes_start": _FEW_LABELS,
     "z_loss": _VERY_MANY,
     "binary_cross_entropy_tuned": _DECIDED,
     "labels_adjusted": _ADJUSTED,
@@ -241,9 +265,11 @@ _RULES = {
     "labels_any_f1": _FOR_METRIC,
     "labels_dice": _FOR_METRIC,
     "labels_margins": _LONG_TAILED,
+    "label_attention": _TOKENS,
     "labels_smoothed": _WRONG,
     "labels_mann_whitney": _FOR_METRIC,
     "labels_softmax": _FOR_METRIC,
     "multi_similarity": _NEXT,
     "semi_hard_triplet": _NEXT,
+    "disposable_head": _NEXT,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from margins.balance.appearance import AppearanceEquity, Clusterer, Projection
 from margins.data.settings import Settings
+from margins.heads import LinearHead, NaiveBayesHead
 
 
 class Refresh(Settings):
@@ -46,6 +48,26 @@ class Reweighing(Refresh):
         Args:
             embeddings: [N, width] of the encoder as it stands, of the training rows.
             seed: of what it draws.
+        """
+
+
+class HeadStart(Refresh):
+    """A refresh before the first epoch that gives a linear head its first weights."""
+
+    def is_due(self, epoch: int) -> bool:
+        return epoch == 0
+
+    @abstractmethod
+    def start(
+        self, head: LinearHead, embeddings: Tensor, class_ids: Tensor, *, weight: Tensor | None
+    ) -> None:
+        """Sets the weights of the head.
+
+        Args:
+            head: of which there is a score for each class, with training rows or not.
+            embeddings: [N, width] of the encoder as it stands, of the training rows.
+            class_ids: [N] their classes.
+            weight: [N] what they weigh; 1 each when None.
         """
 
 
@@ -117,4 +139,38 @@ class AppearanceWeights(Reweighing):
         return equity.fit(embeddings).weight
 
 
-AnyRefresh = Annotated[LabelCorrection | AppearanceWeights, Field(discriminator="name")]
+class NaiveBayesStart(HeadStart):
+    """The head starts where Gaussian naive Bayes stands; see `margins.heads.NaiveBayesHead`.
+
+    For few rows a class on embeddings that do not change. Behind an encoder that is still to be trained it
+    starts from embeddings that say little. In a plan it acts again in every phase that keeps it. A class
+    without training rows starts at half a row and no direction.
+
+    Args:
+        shrink: share in [0, 1] of each variance that is replaced by the mean over features.
+
+    References:
+        Zheng et al. 2023, arXiv 2302.02334.
+    """
+
+    name: Literal["naive_bayes_start"] = "naive_bayes_start"
+    shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @torch.no_grad()
+    def start(
+        self, head: LinearHead, embeddings: Tensor, class_ids: Tensor, *, weight: Tensor | None
+    ) -> None:
+        if weight is not None:
+            counts = weight > 0
+            embeddings, class_ids, weight = embeddings[counts], class_ids[counts], weight[counts]
+        seen, place = class_ids.unique(return_inverse=True)
+        fitted = NaiveBayesHead(head.weight.shape[1], len(seen), shrink=self.shrink)
+        layer = fitted.partial_fit(embeddings, place, weight=weight).as_linear()
+        seen = seen.to(head.weight.device)
+        head.weight.zero_()
+        head.bias.fill_(math.log(0.5 / len(class_ids)))
+        head.weight[seen] = layer.weight.to(head.weight)
+        head.bias[seen] = layer.bias.to(head.bias)
+
+
+AnyRefresh = Annotated[LabelCorrection | AppearanceWeights | NaiveBayesStart, Field(discriminator="name")]

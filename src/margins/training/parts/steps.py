@@ -13,7 +13,9 @@ from torch import Tensor
 from margins.data.batch import Batch
 from margins.data.roles import class_ids
 from margins.data.settings import Settings
+from margins.engine.sources import Source
 from margins.errors import MarginsError
+from margins.losses import CompSum
 from margins.robust import PGD, margin_change, most_changed, movable
 from margins.training.engine import Engine, Place, StepReport, concatenated_targets
 from margins.training.randomness import generator_of
@@ -119,11 +121,7 @@ class SmoothAdversarialStep(Step):
         batch = engine.batch(mine)
         labels = class_ids(batch.targets)
         scores, embeddings, targets = engine.forward(batch, place, 0)
-        if not isinstance(scores, Tensor) or targets.local is not batch.targets:
-            raise MarginsError(
-                "step", expected="the evaluator dense and no mix with smooth_adversarial", received="others",
-                fix="take them out of the recipe",
-            )  # fmt: skip
+        scores = plain_scores(self.name, scores, targets.local is batch.targets)
         moved, _, _ = engine.forward(self._moved(engine, batch, labels, place), place, 0)
         assert isinstance(moved, Tensor)  # noqa: S101 - as the scores
         change = margin_change(moved, scores, labels)
@@ -153,7 +151,58 @@ class SmoothAdversarialStep(Step):
         return Batch(numbers.as_inputs(found), batch.targets, batch.ids)
 
 
-AnyStep = Annotated[StandardStep | SharpnessAware | SmoothAdversarialStep, Field(discriminator="name")]
+class ErrorNormalizedStep(Step):
+    """A step whose gradient is divided by the mean of 1 - p over its rows, so that it never fades.
+
+    For nearly separable classes with few hard rows, a linear head and plain SGD with a large rate; see
+    `margins.losses.ErrorNormalized`. An adaptive optimiser such as AdamW undoes the scale of a gradient.
+    Without mixing of rows.
+
+    Args:
+        floor: > 0, the least divisor.
+
+    References:
+        Tyurin 2024, arXiv 2412.08424.
+    """
+
+    name: Literal["error_normalized"] = "error_normalized"
+    floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
+
+    def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
+        engine.zero_gradients()
+        (mine,) = engine.micro_batches(rows)
+        batch = engine.batch(mine)
+        scores, embeddings, targets = engine.forward(batch, place, 0)
+        plain = plain_scores(self.name, scores, targets.local is batch.targets)
+        share = engine.objective(scores, embeddings, engine.with_all_ranks(targets, rows))
+        errors = CompSum(tau=2.0).rows(plain.detach(), batch.targets)
+        num_rows = engine.summed(errors.denominator("mean")).clamp(min=1)
+        error = engine.summed(errors.weighted().sum()) / num_rows
+        loss = engine.loss_of(share)
+        report = engine.reported(loss, share.num_degenerate)
+        engine.fabric.backward(loss / error.clamp(min=self.floor))
+        engine.collect_gradients()
+        engine.update()
+        return report
+
+
+AnyStep = Annotated[
+    StandardStep | SharpnessAware | SmoothAdversarialStep | ErrorNormalizedStep, Field(discriminator="name")
+]
+
+
+def plain_scores(step: str, scores: Tensor | Source, is_unmixed: bool) -> Tensor:
+    """The scores of a step that looks at those of whole rows.
+
+    Raises:
+        MarginsError: rows are mixed, or the scores are never held at once.
+    """
+    if not isinstance(scores, Tensor) or not is_unmixed:
+        raise MarginsError(
+            "step", expected=f"the evaluator dense and no mix with {step}", received="others",
+            fix="take them out of the recipe",
+        )  # fmt: skip
+    return scores
 
 
 def gradients_of(engine: Engine, mine: Tensor, rows: Tensor, place: Place) -> StepReport:
