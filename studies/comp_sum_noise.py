@@ -11,7 +11,8 @@ from margins.losses import CompSum
 
 SHARES = {"noisy": 0.4, "clean": 0.0}
 TAUS = {"tau_1": 1.0, "tau_1.5": 1.5, "tau_1.7": 1.7, "tau_2": 2.0}
-GRID = {"lr": (0.2, 0.5), "weight_decay": (5e-4, 2e-3, 5e-3)}
+RATES = {"noisy": (0.2, 0.5), "clean": (0.1, 0.2)}
+DECAYS = (5e-4, 2e-3, 5e-3)
 
 
 def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
@@ -47,7 +48,7 @@ STUDY = Study(
     "64-128-128-10, SGD with momentum 0.9, the rate falling along a cosine, batches of 128, 60 epochs; each "
     "arm chooses among six settings of rate and weight decay by accuracy on the 10 % over three divisions",
     arms={
-        f"{tau} {labels}": GRID
+        f"{tau} {labels}": {"lr": RATES[labels], "weight_decay": DECAYS}
         for tau in TAUS
         for labels in SHARES
         if (tau, labels) not in (("tau_1.5", "clean"), ("tau_2", "noisy"))
@@ -63,4 +64,9 @@ STUDY = Study(
         Effect("with right labels, tau 1 - tau 2", _gain("tau_1 clean", "tau_2 clean")),
     ),
     test_to_train=0.2 / 0.7,
+    tried="In the first recorded run, whose row is kept in results.jsonl, the arms with right labels chose "
+    "among the rates 0.2 and 0.5 too. At 0.5 cross-entropy diverged on some of the reported seeds, which the "
+    "three tuning seeds had not shown, so that the effects with right labels said nothing (interval -0.24 to "
+    "0.45). They now choose among 0.1 and 0.2; nothing was changed for the arms with wrong labels, whose "
+    "effects were +0.012 [-0.002, 0.027] and +0.009 [-0.001, 0.020] then.",
 )  # fmt: skip

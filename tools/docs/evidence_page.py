@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,12 @@ def results() -> dict[str, Any]:
     from margins.evidence import latest, read_records
 
     return latest(read_records(STUDIES / "results.jsonl"))
+
+
+@cache
+def remarks() -> dict[str, str]:
+    """What was looked at after results were recorded, by study."""
+    return tomllib.loads((STUDIES / "remarks.toml").read_text(encoding="utf-8"))
 
 
 def summary() -> str:
@@ -60,21 +67,27 @@ def table() -> str:
 
 def details() -> str:
     """What each study did, in words, with the figures of its arms."""
+    from margins.evidence import changed
+
     parts: list[str] = []
     for name, study in studies().items():
         record = results().get(name)
         parts.append(f"### {name}\n\n*Data.* {study.data}\n\n*Protocol.* {study.protocol}")
         if study.tried:
-            parts.append(f"*What was tried.* {study.tried}")
+            parts.append(f"*Before the run.* {study.tried}")
         if record is None:
             continue
         if record.missing:
             parts.append(f"Not run: {record.missing}")
             continue
+        if name in remarks():
+            parts.append(f"*After the run.* {' '.join(remarks()[name].split())}")
         parts.append(_figures(record))
+        since = changed(record.code, ROOT)
         parts.append(
             f"{record.num_seeds} seeds, {record.seconds:.0f} s of trials, commit {record.commit}, "
-            f"torch {record.versions['torch']}."
+            f"torch {record.versions['torch']}. "
+            + (f"Changed since: {', '.join(since)}." if since else "Its code has not changed since.")
         )
     return "\n\n".join(parts)
 

@@ -59,7 +59,8 @@ class Study:
             depend on each other; 0 when each seed draws its own data.
         times: whether figures are times, so that nothing else may run beside them.
         missing: what the machine lacks for it, as a sentence, or None; asked before it runs.
-        tried: when the effect does not show, what was tried and checked.
+        tried: what was tried and changed while developing, before anything was recorded. What was checked
+            after a run stands in `studies/remarks.toml`, which is no part of the code that ran.
     """
 
     name: str
