@@ -24,6 +24,8 @@ def _table(card: Card) -> tuple[dict[str, Any], dict[str, Any]]:
     if recipe.get("encoder", {}).get("name") in TEXT_ENCODERS:
         words = ["red apple", "blue sky", "green field"]
         inputs: dict[str, Any] = {"text": [f"{words[g]} number {i % 7}" for i, g in enumerate(group)]}
+    elif recipe.get("encoder", {}).get("name") == "embeddings":
+        inputs = {"vector": (np.eye(3)[group] + 0.3 * draws.normal(size=(160, 3))).tolist()}
     else:
         numbers = np.eye(3)[group] * 3 + draws.normal(size=(160, 3))
         inputs = {f"x{place}": numbers[:, place] for place in range(3)}

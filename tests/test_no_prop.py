@@ -9,9 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import margins
+from made_up_training import recipe
 from margins.encoders import linear
 from margins.errors import MarginsError
-from margins.training.no_prop import NoProp, class_prototypes, posterior_coefficients, signal_shares
+from margins.heads.no_prop import (
+    NoProp,
+    NoPropHead,
+    class_prototypes,
+    posterior_coefficients,
+    signal_shares,
+)
 from reference.closed_forms import block_weights
 from reference.closed_forms import posterior_coefficients as expected_coefficients
 
@@ -75,7 +83,7 @@ def test_a_label_that_is_known_goes_through_all_blocks_as_its_marginals_say(
         )
         chain.blocks[number] = knows
         assert block is not knows
-    monkeypatch.setattr("margins.training.no_prop.DenoisingBlock", _Knows)
+    monkeypatch.setattr("margins.heads.no_prop.DenoisingBlock", _Knows)
     monkeypatch.setattr(chain.readout, "forward", lambda z: (seen.append(z.clone()), z)[1])
     labels = torch.tensor([0, 1, 2])
     chain.predicted(torch.eye(3), num_draws=20_000, seed=4)
@@ -228,3 +236,64 @@ def test_every_block_gives_an_answer_and_draws_say_how_sure_it_is() -> None:
 def test_what_a_chain_cannot_be_or_learn_is_refused(use: Any, words: str) -> None:
     with pytest.raises(MarginsError, match=words):
         use()
+
+
+# --- as a head in recipes ---------------------------------------------------------------------------------
+
+PARTS = {"encoder": {"name": "embeddings"}, "head": {"name": "no_prop"}, "step": {"name": "no_prop"}}
+
+
+def test_what_the_head_says_of_a_row_does_not_depend_on_the_rows_beside_it() -> None:
+    head = NoPropHead(NUM_IN, CLASSES, hidden=WIDTH, num_blocks=3, generator=seeded())
+    x, _ = blobs(20)
+    whole = head(x)
+    assert torch.equal(whole, head(x))
+    torch.testing.assert_close(torch.cat([head(x[:1]), head(x[1:7]), head(x[7:])]), whole)
+    torch.testing.assert_close(whole.exp().sum(1), torch.ones(20))
+    alone = head.predicted(x[:1], num_draws=head.num_draws)
+    torch.testing.assert_close(alone.probabilities.log(), whole[:1])
+
+
+def test_weights_of_rows_weigh_their_losses() -> None:
+    chain, (x, y) = model(learn_embeddings=True), blobs(12)
+    weight = torch.arange(12.0) % 3
+    for loss in (
+        lambda w: chain.block_loss(2, x, y, generator=seeded(1), weight=w),
+        lambda w: chain.readout_loss(y, generator=seeded(1), weight=w),
+    ):
+        ones = [loss(torch.eye(12)[k]) for k in range(12)]
+        torch.testing.assert_close(loss(weight), sum(w * one for w, one in zip(weight, ones, strict=True)))
+        torch.testing.assert_close(loss(None), sum(ones))
+
+
+def test_a_recipe_trains_blocks_and_leaves_the_encoder_alone() -> None:
+    x, y = blobs()
+    table = {"vector": (x / x.norm(dim=1, keepdim=True)).tolist(), "label": [f"k{k}" for k in y.tolist()]}
+    optimizer = {"name": "adamw", "learning_rate": 0.01}
+    how = {**PARTS, "max_epochs": 20, "patience": None, "optimizer": optimizer}
+    trained, again = (
+        margins.train(table, target="label", inputs=["vector"], recipe=how, device="cpu") for _ in range(2)
+    )
+    losses = [record.loss for record in trained.fitted[0].history]
+    assert losses[-1] < 0.7 * losses[0]
+    assert losses == [record.loss for record in again.fitted[0].history]
+    assert trained.scores["report"]["accuracy"] > 0.85
+    assert isinstance(trained.model.network.head, NoPropHead)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"step": {"name": "standard"}}, "head no_prop with step no_prop"),
+        ({"head": {"name": "linear"}}, "head no_prop with step no_prop"),
+        ({"encoder": {"name": "tabular"}}, "one that is not trained"),
+        ({"encoder": {"name": "embeddings", "depth": 1}}, "one that is not trained"),
+        ({"objective": {"loss": "focal"}}, "losses of their own"),
+        ({"mix": {"name": "feature_mixup"}}, "none"),
+        ({"task": "label_sets", "metric": "micro_f1"}, "outputs of the task label_sets"),
+    ],
+)
+def test_parts_that_blocks_have_no_use_for_are_refused(changes: dict[str, Any], words: str) -> None:
+    assert recipe(**PARTS).head.name == "no_prop"
+    with pytest.raises(ValueError, match=words):
+        recipe(**{**PARTS, **changes})

@@ -197,5 +197,5 @@ class ComparisonResult:
 
 
 def _left(data: dict[str, Any]) -> Left:
-    layer = data.get("last_layer")
-    return Left(**{**data, "last_layer": None if layer is None else LastLayer(**layer)})
+    layer = data.pop("last_layer", None)
+    return Left(**data, last_layer=None if layer is None else LastLayer(**layer))

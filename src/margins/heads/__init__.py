@@ -10,6 +10,7 @@ from margins.heads.linear import LinearHead, LinearSettings
 from margins.heads.multi import MultiHead, MultiSettings
 from margins.heads.naive_bayes import BernoulliNaiveBayesHead, MultinomialNaiveBayesHead, NaiveBayesHead
 from margins.heads.nested import NestedHead, NestedSettings, nested_log_probabilities
+from margins.heads.no_prop import NoProp, NoPropHead, NoPropPrediction, NoPropSettings, class_prototypes
 from margins.heads.probe import FittedProbe, LinearProbe, LogisticGD, NormalizedLogisticGD, Separation
 from margins.heads.projection import ProjectionHead, ProjectionSettings
 from margins.heads.prototypes import PrototypeHead
@@ -46,6 +47,10 @@ __all__ = [
     "NaiveBayesHead",
     "NestedHead",
     "NestedSettings",
+    "NoProp",
+    "NoPropHead",
+    "NoPropPrediction",
+    "NoPropSettings",
     "NormalizedLogisticGD",
     "OwnsUpdate",
     "ProjectionHead",
@@ -61,6 +66,7 @@ __all__ = [
     "SymmetricReLU",
     "TokenHead",
     "TrainingOnly",
+    "class_prototypes",
     "largest_temperature",
     "nested_log_probabilities",
     "shard_range",

@@ -1,7 +1,6 @@
 """Training: recipes, the parts they choose from, and the trainer that runs them."""
 
 from margins.training.network import Network
-from margins.training.no_prop import NoProp, NoPropPrediction, class_prototypes
 from margins.training.objective import Objective
 from margins.training.objective_settings import ObjectiveSettings, TargetSettings
 from margins.training.recipe import Recipe
@@ -11,13 +10,10 @@ __all__ = [
     "EpochRecord",
     "Fitted",
     "Network",
-    "NoProp",
-    "NoPropPrediction",
     "Objective",
     "ObjectiveSettings",
     "Recipe",
     "TargetSettings",
     "Trainer",
     "Watcher",
-    "class_prototypes",
 ]

@@ -16,6 +16,7 @@ from margins.heads.disposable import DisposableSettings
 from margins.heads.linear import LinearSettings
 from margins.training.objective_settings import ObjectiveSettings, loss_named, snake_case
 from margins.training.of_bags import refuse_what_bags_cannot_have
+from margins.training.of_no_prop import refuse_what_no_prop_cannot_have
 from margins.training.of_tokens import refuse_what_tokens_cannot_have
 from margins.training.parts.averaging import AnyAveraging, NoAveraging
 from margins.training.parts.drawing import AnyDraw, Shuffled
@@ -32,7 +33,7 @@ Task = Literal["classes", "label_sets", "values", "matches"]
 
 Precision = Literal["32", "bf16", "fp16"]
 
-_TASK_OF_HEAD: dict[str, Task] = {"projection": "matches", "nested": "classes"}
+_TASK_OF_HEAD: dict[str, Task] = {"projection": "matches", "nested": "classes", "no_prop": "classes"}
 _ADJUSTED_BY_LABEL = ("binary_cross_entropy", "binary_focal")
 
 
@@ -138,6 +139,7 @@ class Recipe(Settings):
         _refuse_tuned_cut(self)
         refuse_what_bags_cannot_have(self)
         refuse_what_tokens_cannot_have(self)
+        refuse_what_no_prop_cannot_have(self)
         refuse_what_needs_scores(self)
         self.phases()
         return self

@@ -15,6 +15,7 @@ from margins.data.roles import class_ids
 from margins.data.settings import Settings
 from margins.engine.sources import Source
 from margins.errors import MarginsError
+from margins.heads import NoPropHead
 from margins.losses import CompSum
 from margins.robust import PGD, margin_change, most_changed, movable
 from margins.training.engine import Engine, Place, StepReport, concatenated_targets
@@ -186,8 +187,45 @@ class ErrorNormalizedStep(Step):
         return report
 
 
+class NoPropStep(Step):
+    """The blocks of the head `no_prop` learn one after the other, each from its own noisy labels.
+
+    No gradient goes from block to block or to the encoder, and the activations of one block are held at a
+    time. In one process.
+
+    References:
+        Li, Teh, Pascanu 2025, arXiv 2503.24322.
+    """
+
+    name: Literal["no_prop"] = "no_prop"
+
+    def run(self, engine: Engine, rows: Tensor, place: Place) -> StepReport:
+        head = engine.network.head
+        assert isinstance(head, NoPropHead)  # noqa: S101 - recipes see to it
+        if engine.num_ranks > 1:
+            raise MarginsError(
+                "step", expected="one process with no_prop", received=f"{engine.num_ranks} ranks",
+                fix="train on one device",
+            )  # fmt: skip
+        engine.zero_gradients()
+        batch = engine.batch(rows)
+        with torch.no_grad(), engine.fabric.autocast():
+            embeddings = engine.network.embeddings(batch.inputs)
+        total = torch.zeros((), device=embeddings.device)
+        for loss in head.each_loss(
+            embeddings.float(), class_ids(batch.targets), weight=batch.targets.row_weight,
+            generator=generator_of(place.seed, "noise", place.epoch, place.step),
+        ):  # fmt: skip
+            engine.fabric.backward(loss)
+            total += loss.detach()
+            del loss
+        engine.update()
+        return engine.reported(total, 0)
+
+
 AnyStep = Annotated[
-    StandardStep | SharpnessAware | SmoothAdversarialStep | ErrorNormalizedStep, Field(discriminator="name")
+    StandardStep | SharpnessAware | SmoothAdversarialStep | ErrorNormalizedStep | NoPropStep,
+    Field(discriminator="name"),
 ]
 
 

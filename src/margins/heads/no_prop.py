@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from margins.cards import Card, carded
 from margins.encoders.base import generator_on, linear
 from margins.errors import MarginsError, describe
+from margins.heads.settings import HeadSettings
 from margins.targets.checks import check_labels, check_range
 
 MakeEncoder = Callable[[torch.Generator], nn.Module]
@@ -82,6 +85,7 @@ class DenoisingBlock(nn.Module):
             "tests/test_no_prop.py::test_the_loss_of_a_block_gives_no_other_block_a_gradient",
             "tests/test_no_prop.py::test_the_memory_of_a_step_does_not_grow_with_the_number_of_blocks",
         ),
+        recipe={"encoder": {"name": "embeddings"}, "head": {"name": "no_prop"}, "step": {"name": "no_prop"}},
         study="no_prop",
     )
 )
@@ -180,6 +184,7 @@ class NoProp(nn.Module):
         labels: Int[Tensor, " B"],
         *,
         generator: torch.Generator,
+        weight: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
         """The mean loss of one block, which no other block takes part in.
 
@@ -188,15 +193,22 @@ class NoProp(nn.Module):
             inputs: [B, ...].
             labels: [B] integers in [0, K).
             generator: draws the noise.
+            weight: [B] of rows; 1 each when None. The mean is over rows, whatever they weigh.
         """
         true = self.embeddings[labels]
         noisy = self._noisy(true, block - 1, generator)
         part = self.blocks[block - 1]
         assert isinstance(part, DenoisingBlock)  # noqa: S101 - the list holds no other
         said = part(part.encoder(inputs), noisy).softmax(-1) @ self.embeddings
-        return self.weights[block - 1] * (said - true).square().sum(1).mean()
+        return self.weights[block - 1] * _mean((said - true).square().sum(1), weight)
 
-    def readout_loss(self, labels: Int[Tensor, " B"], *, generator: torch.Generator) -> Float[Tensor, ""]:
+    def readout_loss(
+        self,
+        labels: Int[Tensor, " B"],
+        *,
+        generator: torch.Generator,
+        weight: Float[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, ""]:
         r"""The cross-entropy of the output classifier; and what keeps learned embeddings short.
 
         That is the divergence of the first marginal from pure noise,
@@ -205,15 +217,33 @@ class NoProp(nn.Module):
         Args:
             labels: [B] integers in [0, K).
             generator: draws the noise.
+            weight: [B] of rows, as for `block_loss`.
         """
         true = self.embeddings[labels]
         scores = self.readout(self._noisy(true, self.num_blocks, generator))
-        loss = nn.functional.cross_entropy(scores, labels)
-        if not self.learn_embeddings:
-            return loss
-        first = self.alpha_bar[0]
-        constant = true.shape[1] * (-first - torch.log1p(-first))
-        return loss + 0.5 * (first * true.square().sum(1).mean() + constant)
+        loss = nn.functional.cross_entropy(scores, labels, reduction="none")
+        if self.learn_embeddings:
+            first = self.alpha_bar[0]
+            constant = true.shape[1] * (-first - torch.log1p(-first))
+            loss = loss + 0.5 * (first * true.square().sum(1) + constant)
+        return _mean(loss, weight)
+
+    def each_loss(
+        self,
+        inputs: Tensor,
+        labels: Int[Tensor, " B"],
+        *,
+        generator: torch.Generator,
+        weight: Float[Tensor, " B"] | None = None,
+    ) -> Iterator[Float[Tensor, ""]]:
+        """The losses of the blocks and of the output classifier, each made when it is asked for.
+
+        Take the gradient of one and let it go before the next: activations of one block are held at a time.
+        Arguments as for `block_loss`.
+        """
+        for block in range(1, self.num_blocks + 1):
+            yield self.block_loss(block, inputs, labels, generator=generator, weight=weight)
+        yield self.readout_loss(labels, generator=generator, weight=weight)
 
     def take_step(
         self,
@@ -230,15 +260,12 @@ class NoProp(nn.Module):
         """
         optimizer.zero_grad()
         total = 0.0
-        for block in range(1, self.num_blocks + 1):
-            loss = self.block_loss(block, inputs, labels, generator=generator)
+        for loss in self.each_loss(inputs, labels, generator=generator):
             loss.backward()
             total += float(loss.detach())
             del loss
-        last = self.readout_loss(labels, generator=generator)
-        last.backward()
         optimizer.step()
-        return total + float(last.detach())
+        return total
 
     def fit(
         self,
@@ -288,7 +315,9 @@ class NoProp(nn.Module):
         return history
 
     @torch.no_grad()
-    def predicted(self, inputs: Tensor, *, num_draws: int = 1, seed: int = 0) -> NoPropPrediction:
+    def predicted(
+        self, inputs: Tensor, *, num_draws: int = 1, seed: int = 0, alike: bool = False
+    ) -> NoPropPrediction:
         """Probabilities, their spread over draws of the noise, and what each block says.
 
         Args:
@@ -296,13 +325,16 @@ class NoProp(nn.Module):
             num_draws: >= 1; more are steadier and tell how sure the chain is, at the cost of the labels'
                 part alone: features are computed once.
             seed: of the noise, so that the same call says the same.
+            alike: whether all rows get the same noise, so that what is said of a row does not depend on the
+                rows beside it.
         """
         if num_draws < 1:
             raise MarginsError("num_draws", expected="at least 1", received=str(num_draws))
         a, b, c = (k.to(self.alpha_bar) for k in posterior_coefficients(self.alpha_bar.double()))
         generator = generator_on(self.alpha_bar.device, torch.Generator().manual_seed(seed))
-        shape = (num_draws, len(inputs), self.embeddings.shape[1])
+        shape = (num_draws, 1 if alike else len(inputs), self.embeddings.shape[1])
         label, by_block = _normal(shape, self.alpha_bar, generator), list[Tensor]()
+        label = label.expand(-1, len(inputs), -1)
         for t, part in enumerate(self.blocks):
             assert isinstance(part, DenoisingBlock)  # noqa: S101 - the list holds no other
             said = part(part.encoder(inputs), label).softmax(-1)
@@ -332,6 +364,72 @@ class NoProp(nn.Module):
         if len(labels) != len(inputs):
             raise MarginsError("labels", expected=f"[N] = [{len(inputs)}]", received=describe(labels))
         check_range("labels", labels, self.num_classes)
+
+
+class NoPropHead(NoProp):
+    """A `NoProp` on embeddings, as a head: its scores are the log-probabilities of its output classifier.
+
+    It is trained by the step `no_prop` alone; no gradient goes to the encoder. What it says of a row does not
+    depend on the rows beside it.
+
+    Args:
+        width: of the embedding.
+        num_classes: number of scores.
+        hidden: width of each block.
+        num_blocks: T.
+        num_draws: of the noise, whose probabilities are averaged.
+        generator: draws the first weights.
+
+    Example:
+        >>> head = NoPropHead(4, 3, hidden=8, num_blocks=2, generator=torch.Generator().manual_seed(0))
+        >>> head(torch.ones(2, 4)).exp().sum(1)
+        tensor([1.0000, 1.0000])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        hidden: int = 64,
+        num_blocks: int = 10,
+        num_draws: int = 5,
+        generator: torch.Generator,
+    ) -> None:
+        def make_encoder(draws: torch.Generator) -> nn.Module:
+            return nn.Sequential(linear(width, hidden, generator=draws), nn.ReLU())
+
+        super().__init__(make_encoder, hidden, num_classes, num_blocks=num_blocks, generator=generator)
+        self.num_draws = num_draws
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Log-probabilities [B, C] of embeddings [B, width]; no gradient goes through them."""
+        found = self.predicted(embeddings.float(), num_draws=self.num_draws, alike=True).probabilities
+        return found.clamp(min=torch.finfo(found.dtype).tiny).log()
+
+
+class NoPropSettings(HeadSettings):
+    """Blocks that learn alone; with the step `no_prop` and an encoder that is not trained.
+
+    See `NoProp` for when to use it.
+
+    Args:
+        hidden: width of each block.
+        num_blocks: how many take noise off the label, one after the other.
+        num_draws: of the noise in predictions, whose probabilities are averaged.
+    """
+
+    name: Literal["no_prop"] = "no_prop"
+    hidden: int = Field(default=64, ge=1)
+    num_blocks: int = Field(default=10, ge=1)
+    num_draws: int = Field(default=5, ge=1)
+
+    def build(self, width: int, num_outputs: int, *, generator: torch.Generator) -> NoPropHead:
+        """An untrained chain of blocks."""
+        return NoPropHead(
+            width, num_outputs, hidden=self.hidden, num_blocks=self.num_blocks, num_draws=self.num_draws,
+            generator=generator,
+        )  # fmt: skip
 
 
 def signal_shares(num_blocks: int, *, first: float = 0.01, last: float = 0.99) -> Float[Tensor, " T+1"]:
@@ -401,6 +499,10 @@ def class_prototypes(
             raise MarginsError("labels", expected="a row of every class", received=f"none of class {k}")
         found.append(own[torch.cdist(own, own).median(1).values.argmin()])
     return torch.stack(found)
+
+
+def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+    return (losses if weight is None else losses * weight).mean()
 
 
 def _normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
