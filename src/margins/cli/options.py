@@ -98,3 +98,16 @@ Epochs = Annotated[
         "--epochs", metavar="N", help="Passes over the training rows at most.", rich_help_panel=TRAINING
     ),
 ]
+
+
+def names_in(*texts: str) -> list[str]:
+    """Take names out of comma-separated lists, blanks around them dropped."""
+    return [name for text in texts for part in text.split(",") if (name := part.strip())]
+
+
+def roles_of(
+    inputs: list[str] | None, class_order: str | None = None, **columns: str | None
+) -> dict[str, Any]:
+    """What the options say of columns, by the names of `Roles`."""
+    found: dict[str, Any] = {"inputs": names_in(*inputs) if inputs else None, **columns}
+    return found if class_order is None else {**found, "class_order": names_in(class_order)}
