@@ -16,13 +16,13 @@ from margins.encoders.base import linear
 from margins.encoders.convolution import convolution
 from margins.evidence import Effect, Study
 
-SIDE, POINTS = 32, 8
-TRAIN, SELECT, TEST = 400, 150, 400
+SIDE, POINTS = 16, 8
+TRAIN, SELECT, TEST = 2000, 400, 1000
 TEACHER_PASSES, PASSES = 20, 30
 
 
 class Faces(NamedTuple):
-    """Pictures [N, 1, 32, 32] and the places of their landmarks, [N, 16], in [-1, 1]."""
+    """Pictures [N, 1, 16, 16] and the places of their landmarks, [N, 16], in [-1, 1]."""
 
     images: Tensor
     points: Tensor
@@ -44,12 +44,12 @@ def faces(number: int, seed: int) -> Faces:
     turned = torch.stack([turn.cos() * x - turn.sin() * y, turn.sin() * x + turn.cos() * y], 2)
     points = 0.9 * turned + 0.1 * torch.randn(number, 1, 2, generator=draws)
     images = drawn(points) * (0.5 + torch.rand(number, 1, 1, generator=draws))
-    images = images + 0.25 * torch.randn(images.shape, generator=draws)
+    images = images + 0.05 * torch.randn(images.shape, generator=draws)
     return Faces(images[:, None], points.reshape(number, -1))
 
 
 def drawn(points: Tensor) -> Tensor:
-    """[N, 32, 32] outlines through points [N, 8, 2]: 1 on a line, less beside it."""
+    """[N, 16, 16] outlines through points [N, 8, 2]: 1 on a line, less beside it."""
     grid = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
     y, x = torch.meshgrid(grid, grid, indexing="ij")
     pixels = torch.stack([x, y], 2).reshape(1, -1, 2)
@@ -58,7 +58,7 @@ def drawn(points: Tensor) -> Tensor:
         way, off = (end - start)[:, None], pixels - start[:, None]
         along = ((off * way).sum(2) / way.square().sum(2).clamp(min=1e-9)).clamp(0, 1)
         nearest = torch.minimum(nearest, (off - along[..., None] * way).square().sum(2))
-    return torch.exp(-nearest / 0.003).view(-1, SIDE, SIDE)
+    return torch.exp(-nearest / 0.01).view(-1, SIDE, SIDE)
 
 
 def network(widths: tuple[int, int, int], hidden: int, seed: int) -> nn.Sequential:
@@ -85,7 +85,7 @@ def teachers(seed: int) -> tuple[Tensor, Tensor]:
     for number, targets in enumerate((rows.points, soft)):
         teacher = network((16, 24, 32), 128, seed + number)
         fit(
-            teacher, functional.mse_loss, rows.images, targets, seed=seed, lr=0.002, epochs=TEACHER_PASSES,
+            teacher, functional.mse_loss, rows.images, targets, seed=seed, lr=0.004, epochs=TEACHER_PASSES,
             batch_size=32, weight_decay=1e-4, optimizer="adam", cosine=True,
         )  # fmt: skip
         found.append(predict(teacher, rows.images))
@@ -113,7 +113,7 @@ def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
     """Trains a student and measures the mean distance of its landmarks from the true ones."""
     rows = faces(TRAIN, seed)
     helped = teachers(seed) if "teacher" in arm else (rows.points, rows.points)
-    student = network((6, 8, 8), 32, seed + 2)
+    student = network((4, 6, 6), 16, seed + 2)
     fit(
         student, objective(arm, settings.get("weight", 0.0)), rows.images,
         torch.cat([rows.points, *helped], 1), seed=seed, lr=settings["lr"], epochs=PASSES, batch_size=32,
@@ -135,16 +135,16 @@ STUDY = Study(
     claim="A small network of landmarks is clearly better when two larger ones, one of them taught on "
     "smoothed shapes, draw it on where it is worse than they are.",
     source="Fard and Mahoor 2022, arXiv 2111.07047, tables of 300W, COFW and WFLW",
-    data="outlines of eight corners from a random model of shapes, drawn in 32 x 32 under noise: 400 to "
-    "train, 150 to choose, 400 to test, drawn anew for each seed",
-    protocol="three convolutions and two linear layers, in the teachers with about fifteen times as many "
+    data="outlines of eight corners from a random model of shapes, drawn in 16 x 16 under little noise: "
+    "2,000 to train, 400 to choose, 1,000 to test, drawn anew for each seed",
+    protocol="three convolutions and two linear layers, in the teachers with about 23 times as many "
     "weights; Adam, weight decay 1e-4, batches of 32, 30 passes (teachers 20), the rate falls to 0. Learning "
-    "rate and the teacher's weight are chosen by the error on the pictures kept for it, 4 settings an arm.",
+    "rate and the teacher's weight are chosen by the error on the pictures kept for it, 3 or 4 settings an arm.",
     arms={
-        "squared error": {"lr": (0.001, 0.002, 0.004, 0.008)},
-        "absolute error": {"lr": (0.001, 0.002, 0.004, 0.008)},
-        "teacher's outputs": {"lr": (0.002, 0.004), "weight": (0.3, 0.7)},
-        "two teachers": {"lr": (0.001, 0.002, 0.004, 0.008)},
+        "squared error": {"lr": (0.004, 0.008, 0.016)},
+        "absolute error": {"lr": (0.004, 0.008, 0.016)},
+        "teacher's outputs": {"lr": (0.008, 0.016), "weight": (0.3, 0.7)},
+        "two teachers": {"lr": (0.004, 0.008, 0.016)},
     },
     budget=4,
     num_tuning_seeds=1,
@@ -154,4 +154,11 @@ STUDY = Study(
         Effect("share of the error saved, against learning a teacher's outputs", saved("teacher's outputs")),
         Effect("share of the error saved, against absolute error", saved("absolute error")),
     ),
+    tried="The first recorded run, whose row is kept in results.jsonl, said *opposite*: -0.037 of the error "
+    "saved [-0.065, -0.009]. It had 400 pictures of 32 x 32 under strong noise, and a look on a development "
+    "seed showed that its teachers were hardly better on new pictures (0.190) than the student (0.198), so "
+    "that they had nothing to give; every arm chose the largest rate, too. Now pictures are more, smaller and "
+    "cleaner, the student is smaller and rates are larger; of one development seed with 3,000 pictures the "
+    "teacher's error was 0.110 and that of the student alone 0.149. No arm with teachers was run before this "
+    "was declared.",
 )
