@@ -137,9 +137,10 @@ STUDY = Study(
     source="Fard and Mahoor 2022, arXiv 2111.07047, tables of 300W, COFW and WFLW",
     data="outlines of eight corners from a random model of shapes, drawn in 16 x 16 under little noise: "
     "2,000 to train, 400 to choose, 1,000 to test, drawn anew for each seed",
-    protocol="three convolutions and two linear layers, in the teachers with about 23 times as many "
-    "weights; Adam, weight decay 1e-4, batches of 32, 30 passes (teachers 20), the rate falls to 0. Learning "
-    "rate and the teacher's weight are chosen by the error on the pictures kept for it, 3 or 4 settings an arm.",
+    protocol="three convolutions and two linear layers, in the teachers with about 23 times as many weights; "
+    "Adam, weight decay 1e-4, batches of 32, 30 passes (teachers 20), the rate falls to 0. Learning "
+    "rate and the teacher's weight are chosen by the error on the pictures kept for it, 3 or 4 settings"
+    " an arm.",
     arms={
         "squared error": {"lr": (0.004, 0.008, 0.016)},
         "absolute error": {"lr": (0.004, 0.008, 0.016)},
@@ -155,10 +156,10 @@ STUDY = Study(
         Effect("share of the error saved, against absolute error", saved("absolute error")),
     ),
     tried="The first recorded run, whose row is kept in results.jsonl, said *opposite*: -0.037 of the error "
-    "saved [-0.065, -0.009]. It had 400 pictures of 32 x 32 under strong noise, and a look on a development "
-    "seed showed that its teachers were hardly better on new pictures (0.190) than the student (0.198), so "
-    "that they had nothing to give; every arm chose the largest rate, too. Now pictures are more, smaller and "
-    "cleaner, the student is smaller and rates are larger; of one development seed with 3,000 pictures the "
-    "teacher's error was 0.110 and that of the student alone 0.149. No arm with teachers was run before this "
-    "was declared.",
+    "saved [-0.065, -0.009]. It had 400 pictures of 32 x 32 under strong noise, and a look on a "
+    "development seed showed that its teachers were hardly better on new pictures (0.190) than the "
+    "student (0.198), so that they had nothing to give; every arm chose the largest rate, too. Now "
+    "pictures are more, smaller and cleaner, the student is smaller and rates are larger; of one "
+    "development seed with 3,000 pictures the teacher's error was 0.110 and that of the student alone "
+    "0.149. No arm with teachers was run before this was declared.",
 )
