@@ -76,8 +76,8 @@ STUDY = Study(
     data="digits, odd against even, pixels of deviation 1, and three drawn tables of 10 to 60 columns; "
     "some 640 rows to train, 15 % of the labels to train and to choose by wrong; tested on right "
     "labels",
-    protocol="drawn or divided anew for each seed, 40/20/40 %; perceptron with three hidden layers of 256, SGD"
-    " with momentum 0.9, the rate falling along a cosine, batches of 64, 100 epochs; each arm chooses"
+    protocol="drawn or divided anew for each seed, 40/20/40 %; perceptron with three hidden layers of 256, "
+    "SGD with momentum 0.9, the rate falling along a cosine, batches of 64, 100 epochs; each arm chooses"
     " one of three settings for all data sets: the rate at the authors' weight decay of 5e-6, or a "
     "strong weight decay at the rate 0.01; accuracies are means over the data sets",
     arms={
