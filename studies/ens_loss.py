@@ -47,9 +47,8 @@ def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
         given = flipped(rows.train.y, WRONG, seed, num_classes=2)
         chosen_by = flipped(rows.select.y, WRONG, seed + 50_000, num_classes=2)
         network = perceptron([rows.train.x.shape[1], 256, 256, 256, 1], seed)
-        loss = {"ens_loss": lambda: EnsLoss(seed=seed), "bce": BinaryCrossEntropy, "hinge": Hinge}[
-            arm.partition(",")[0]
-        ]()
+        makers = {"ens_loss": lambda: EnsLoss(seed=seed), "bce": BinaryCrossEntropy, "hinge": Hinge}
+        loss = makers[arm.partition(",")[0]]()
         options = {"seed": seed, "epochs": 100, "batch_size": 64, "cosine": True, **settings}
         fit(network, loss, rows.train.x, given[:, None].float(), **options)
         found = {
