@@ -38,11 +38,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "refresh": [{"name": "label_correction", "start": 1, "confidence": 0.501}],
         "optimizer": {"name": "sgd", "learning_rate": 0.1},
     },
-    "started at naive Bayes": {
-        # Its scores are large, and so are the gradients of the encoder: small steps keep rounding small.
-        "refresh": [{"name": "naive_bayes_start"}],
-        "optimizer": {"name": "sgd", "learning_rate": 1e-4},
-    },
+    "started at naive Bayes": {"refresh": [{"name": "naive_bayes_start"}]},
     "over the mean error": {"step": {"name": "error_normalized"}},
     "weighed by looks": {"refresh": [{"name": "appearance_equity", "num_neighbours": 5}]},
 }

@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
+from torch import nn
 
 from made_up_training import blobs, recipe, train_rows, trainer
 from margins.data import TrainRows
@@ -307,7 +308,11 @@ def test_training_starts_where_naive_bayes_of_the_embeddings_stands(weighed: boo
     targets = rows.targets if weight is None else rows.targets.weigh(rows=weight)
     t, inside = _started(train=TrainRows(rows.inputs, targets))
     expected = NaiveBayesHead(16, 3, shrink=0.3).partial_fit(inside, rows.class_ids(), weight=weight)
-    found = t.network.head(inside).double().log_softmax(1)
+    kept = slice(None) if weight is None else weight > 0
+    temperature = t.recipe.refresh[0].temperature(
+        inside[kept], rows.class_ids()[kept], weight=None if weight is None else weight[kept]
+    )
+    found = (temperature * t.network.head(inside).double()).log_softmax(1)
     torch.testing.assert_close(found, expected(inside.double()).log_softmax(1), rtol=1e-4, atol=1e-4)
     before = t.network.head.weight.detach().clone()
     t.run()
@@ -320,10 +325,33 @@ def test_a_class_without_rows_starts_without_a_direction():
     rows = TrainRows(inputs.take(kept.nonzero()[:, 0]), Targets.of_classes(labels[kept], 3))
     t, inside = _started(train=rows)
     assert t.network.head.weight[1].tolist() == [0.0] * 16
-    assert t.network.head.bias[1].item() == pytest.approx(math.log(0.5 / 80))
-    two = NaiveBayesHead(16, 2, shrink=0.3).partial_fit(inside, (labels[kept] == 2).long())
-    found = t.network.head(inside)[:, [0, 2]].double().log_softmax(1)
+    classes = (labels[kept] == 2).long()
+    temperature = t.recipe.refresh[0].temperature(inside, classes)
+    assert t.network.head.bias[1].item() == pytest.approx(math.log(0.5 / 80) / temperature)
+    two = NaiveBayesHead(16, 2, shrink=0.3).partial_fit(inside, classes)
+    found = (temperature * t.network.head(inside)[:, [0, 2]].double()).log_softmax(1)
     torch.testing.assert_close(found, two(inside.double()).log_softmax(1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_temperature_makes_the_other_half_likeliest():
+    draws = torch.Generator().manual_seed(3)
+    labels = torch.arange(60) % 3
+    # Every feature stands there four times, which naive Bayes takes for four witnesses.
+    rows = (torch.eye(3, 8)[labels] + torch.randn(60, 8, generator=draws)).repeat(1, 4)
+    start = NaiveBayesStart(shrink=0.0)
+    found = start.temperature(rows, labels)
+    half = torch.arange(60) // 3 % 2
+    scores = torch.empty(60, 3)
+    for part in (0, 1):
+        head = NaiveBayesHead(32, 3).partial_fit(rows[half != part], labels[half != part])
+        scores[half == part] = head(rows[half == part])
+    losses = {
+        t: nn.functional.cross_entropy(scores / t, labels).item() for t in (found / 1.2, found, found * 1.2)
+    }
+    assert min(losses, key=losses.get) == found > 4
+    assert losses[found] < 0.5 * nn.functional.cross_entropy(scores, labels).item()
+    assert start.temperature(rows[:3], labels[:3]) == 1.0, "one row a class: there is nothing to judge by"
+    assert start.temperature(rows[:5], labels[:5]) >= 1.0, "a class of one row beside others of two"
 
 
 def test_the_start_is_that_of_the_first_epoch_alone_and_of_linear_heads_of_classes():

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from margins.balance.appearance import AppearanceEquity, Clusterer, Projection
 from margins.data.settings import Settings
@@ -143,8 +144,10 @@ class NaiveBayesStart(HeadStart):
     """The head starts where Gaussian naive Bayes stands; see `margins.heads.NaiveBayesHead`.
 
     For few rows a class on embeddings that do not change. Behind an encoder that is still to be trained it
-    starts from embeddings that say little. In a plan it acts again in every phase that keeps it. A class
-    without training rows starts at half a row and no direction.
+    starts from embeddings that say little. In a plan it acts again in every phase that keeps it. Naive Bayes
+    is too sure: its scores are divided by the temperature at which one half of the rows is likeliest by what
+    the other half says, which leaves decisions as they are. A class without training rows starts at half a
+    row and no direction.
 
     Args:
         shrink: share in [0, 1] of each variance that is replaced by the mean over features.
@@ -164,13 +167,59 @@ class NaiveBayesStart(HeadStart):
             counts = weight > 0
             embeddings, class_ids, weight = embeddings[counts], class_ids[counts], weight[counts]
         seen, place = class_ids.unique(return_inverse=True)
-        fitted = NaiveBayesHead(head.weight.shape[1], len(seen), shrink=self.shrink)
-        layer = fitted.partial_fit(embeddings, place, weight=weight).as_linear()
+        temperature = self.temperature(embeddings, place, weight=weight)
+        layer = self._fitted(embeddings, place, weight).as_linear()
         seen = seen.to(head.weight.device)
         head.weight.zero_()
-        head.bias.fill_(math.log(0.5 / len(class_ids)))
-        head.weight[seen] = layer.weight.to(head.weight)
-        head.bias[seen] = layer.bias.to(head.bias)
+        head.bias.fill_(math.log(0.5 / len(class_ids)) / temperature)
+        head.weight[seen] = (layer.weight / temperature).to(head.weight)
+        head.bias[seen] = (layer.bias / temperature).to(head.bias)
+
+    def temperature(self, embeddings: Tensor, class_ids: Tensor, *, weight: Tensor | None = None) -> float:
+        """What scores are divided by, 1 to 4096: the rows of each class in turn make two halves.
+
+        Args:
+            embeddings: [N, width].
+            class_ids: [N] from 0, each with a row.
+            weight: [N] > 0; 1 each when None.
+        """
+        half = _turns(class_ids) % 2
+        judged = (class_ids.bincount(weights=half.double()) > 0)[
+            class_ids
+        ]  # of classes with two rows or more
+        if not bool(judged.any()):
+            return 1.0
+        scores = torch.empty(len(class_ids), int(class_ids.max()) + 1)
+        for part in (0, 1):
+            taught, others = half != part, half == part
+            given = None if weight is None else weight[taught]
+            scores[others] = self._fitted(embeddings[taught], class_ids[taught], given, scores.shape[1])(
+                embeddings[others]
+            ).float()
+        rows = torch.ones(len(class_ids)) if weight is None else weight.float()
+        grid = [2 ** (step / 4) for step in range(49)]
+        losses = [
+            float((functional.cross_entropy(scores[judged] / t, class_ids[judged], reduction="none")
+                   * rows[judged]).sum())
+            for t in grid
+        ]  # fmt: skip
+        return grid[losses.index(min(losses))]
+
+    def _fitted(
+        self, embeddings: Tensor, class_ids: Tensor, weight: Tensor | None, num_classes: int | None = None
+    ) -> NaiveBayesHead:
+        num_classes = num_classes or int(class_ids.max()) + 1
+        head = NaiveBayesHead(embeddings.shape[1], num_classes, shrink=self.shrink)
+        return head.partial_fit(embeddings, class_ids, weight=weight)
+
+
+def _turns(class_ids: Tensor) -> Tensor:
+    """[N] how many rows of its class stand before each row."""
+    order = class_ids.argsort(stable=True)
+    counts = class_ids.bincount()
+    turns = torch.empty_like(class_ids)
+    turns[order] = torch.arange(len(class_ids)) - (counts.cumsum(0) - counts)[class_ids[order]]
+    return turns
 
 
 AnyRefresh = Annotated[LabelCorrection | AppearanceWeights | NaiveBayesStart, Field(discriminator="name")]
