@@ -15,7 +15,7 @@ from margins.heads import NoProp
 from margins.losses import CrossEntropy
 
 BLOCKS, WIDTH, HIDDEN = 10, 32, 180  # both networks have 47,000 weights
-PASSES, DRAWS = 50, 10
+PASSES, DRAWS = 100, 10
 
 
 def make_encoder(generator: torch.Generator) -> nn.Module:
@@ -49,7 +49,7 @@ def trial(arm: str, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-GRID = {"lr": (0.003, 0.01, 0.03), "weight_decay": (0.001, 0.1)}
+GRID = {"lr": (0.001, 0.003, 0.01), "weight_decay": (0.001, 0.1)}
 STUDY = Study(
     name="no_prop",
     cards=("margins.heads.NoProp",),
@@ -57,7 +57,7 @@ STUDY = Study(
     "is trained by back-propagation.",
     source="Li, Teh, Pascanu 2025, arXiv 2503.24322 (MNIST near 99.5 % both)",
     data="scikit-learn digits",
-    protocol="half of the rows train, a tenth chooses, the rest is tested; AdamW, 50 passes, batches of "
+    protocol="half of the rows train, a tenth chooses, the rest is tested; AdamW, 100 passes, batches of "
     "128. Ten blocks of width 32 with one-hot labels, predictions over 10 draws; against a perceptron with "
     "two hidden layers and as many weights. Learning rate and weight decay are chosen by accuracy on the "
     "rows kept for it, 6 settings an arm.",
@@ -75,5 +75,9 @@ STUDY = Study(
             lambda f: f["NoProp"]["last block"] - f["NoProp"]["first block"],
         ),
     ),
+    num_seeds=8,
     test_to_train=0.8,
+    tried="In the first recorded run, whose row is kept in results.jsonl, both arms chose the rate 0.03, at "
+    "which back-propagation failed on one of five reported seeds (0.51), so that the difference said nothing: "
+    "+0.07 [-0.54, 0.68]; NoProp had 0.953 after 50 passes. Rates are now smaller, passes and seeds more.",
 )  # fmt: skip
