@@ -77,7 +77,8 @@ STUDY = Study(
     ),
     num_seeds=8,
     test_to_train=0.8,
-    tried="In the first recorded run, whose row is kept in results.jsonl, both arms chose the rate 0.03, at "
-    "which back-propagation failed on one of five reported seeds (0.51), so that the difference said nothing: "
-    "+0.07 [-0.54, 0.68]; NoProp had 0.953 after 50 passes. Rates are now smaller, passes and seeds more.",
+    tried="In the first recorded run, whose row is kept in results.jsonl, both arms chose the rate 0.03, at"
+    " which back-propagation failed on one of five reported seeds (0.51), so that the difference said"
+    " nothing: +0.07 [-0.54, 0.68]; NoProp had 0.953 after 50 passes. Rates are now smaller, passes "
+    "and seeds more.",
 )  # fmt: skip
