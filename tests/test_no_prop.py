@@ -13,13 +13,8 @@ import margins
 from made_up_training import recipe
 from margins.encoders import linear
 from margins.errors import MarginsError
-from margins.heads.no_prop import (
-    NoProp,
-    NoPropHead,
-    class_prototypes,
-    posterior_coefficients,
-    signal_shares,
-)
+from margins.heads import NoProp, NoPropHead, class_prototypes
+from margins.heads.noise_schedule import posterior_coefficients, signal_shares
 from reference.closed_forms import block_weights
 from reference.closed_forms import posterior_coefficients as expected_coefficients
 

@@ -10,7 +10,8 @@ from margins.heads.linear import LinearHead, LinearSettings
 from margins.heads.multi import MultiHead, MultiSettings
 from margins.heads.naive_bayes import BernoulliNaiveBayesHead, MultinomialNaiveBayesHead, NaiveBayesHead
 from margins.heads.nested import NestedHead, NestedSettings, nested_log_probabilities
-from margins.heads.no_prop import NoProp, NoPropHead, NoPropPrediction, NoPropSettings, class_prototypes
+from margins.heads.no_prop import NoProp, NoPropPrediction, class_prototypes
+from margins.heads.no_prop_head import NoPropHead, NoPropSettings
 from margins.heads.probe import FittedProbe, LinearProbe, LogisticGD, NormalizedLogisticGD, Separation
 from margins.heads.projection import ProjectionHead, ProjectionSettings
 from margins.heads.prototypes import PrototypeHead

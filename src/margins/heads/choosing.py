@@ -13,7 +13,7 @@ from margins.heads.label_attention import LabelAttentionSettings
 from margins.heads.linear import LinearSettings
 from margins.heads.multi import MultiSettings
 from margins.heads.nested import NestedSettings
-from margins.heads.no_prop import NoPropSettings
+from margins.heads.no_prop_head import NoPropSettings
 from margins.heads.projection import ProjectionSettings
 from margins.heads.spherical import SphericalSettings
 

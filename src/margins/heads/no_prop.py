@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 
 from margins.cards import Card, carded
 from margins.encoders.base import generator_on, linear
 from margins.errors import MarginsError, describe
-from margins.heads.settings import HeadSettings
+from margins.heads.noise_schedule import posterior_coefficients, signal_shares
 from margins.targets.checks import check_labels, check_range
 
 MakeEncoder = Callable[[torch.Generator], nn.Module]
@@ -364,112 +362,6 @@ class NoProp(nn.Module):
         if len(labels) != len(inputs):
             raise MarginsError("labels", expected=f"[N] = [{len(inputs)}]", received=describe(labels))
         check_range("labels", labels, self.num_classes)
-
-
-class NoPropHead(NoProp):
-    """A `NoProp` on embeddings, as a head: its scores are the log-probabilities of its output classifier.
-
-    It is trained by the step `no_prop` alone; no gradient goes to the encoder. What it says of a row does not
-    depend on the rows beside it.
-
-    Args:
-        width: of the embedding.
-        num_classes: number of scores.
-        hidden: width of each block.
-        num_blocks: T.
-        num_draws: of the noise, whose probabilities are averaged.
-        generator: draws the first weights.
-
-    Example:
-        >>> head = NoPropHead(4, 3, hidden=8, num_blocks=2, generator=torch.Generator().manual_seed(0))
-        >>> head(torch.ones(2, 4)).exp().sum(1)
-        tensor([1.0000, 1.0000])
-    """
-
-    def __init__(
-        self,
-        width: int,
-        num_classes: int,
-        *,
-        hidden: int = 64,
-        num_blocks: int = 10,
-        num_draws: int = 5,
-        generator: torch.Generator,
-    ) -> None:
-        def make_encoder(draws: torch.Generator) -> nn.Module:
-            return nn.Sequential(linear(width, hidden, generator=draws), nn.ReLU())
-
-        super().__init__(make_encoder, hidden, num_classes, num_blocks=num_blocks, generator=generator)
-        self.num_draws = num_draws
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Log-probabilities [B, C] of embeddings [B, width]; no gradient goes through them."""
-        found = self.predicted(embeddings.float(), num_draws=self.num_draws, alike=True).probabilities
-        return found.clamp(min=torch.finfo(found.dtype).tiny).log()
-
-
-class NoPropSettings(HeadSettings):
-    """Blocks that learn alone; with the step `no_prop` and an encoder that is not trained.
-
-    See `NoProp` for when to use it.
-
-    Args:
-        hidden: width of each block.
-        num_blocks: how many take noise off the label, one after the other.
-        num_draws: of the noise in predictions, whose probabilities are averaged.
-    """
-
-    name: Literal["no_prop"] = "no_prop"
-    hidden: int = Field(default=64, ge=1)
-    num_blocks: int = Field(default=10, ge=1)
-    num_draws: int = Field(default=5, ge=1)
-
-    def build(self, width: int, num_outputs: int, *, generator: torch.Generator) -> NoPropHead:
-        """An untrained chain of blocks."""
-        return NoPropHead(
-            width, num_outputs, hidden=self.hidden, num_blocks=self.num_blocks, num_draws=self.num_draws,
-            generator=generator,
-        )  # fmt: skip
-
-
-def signal_shares(num_blocks: int, *, first: float = 0.01, last: float = 0.99) -> Float[Tensor, " T+1"]:
-    r"""The shares of signal before, between and after blocks: $\sin^2$ of angles in equal steps, in float64.
-
-    Args:
-        num_blocks: T.
-        first: share before the first block, in (0, last).
-        last: share after the last block, below 1.
-
-    Raises:
-        MarginsError: shares out of their range.
-
-    Example:
-        >>> signal_shares(2, first=0.1, last=0.9)
-        tensor([0.1000, 0.5000, 0.9000], dtype=torch.float64)
-    """
-    if not 0 < first < last < 1:
-        raise MarginsError("signal", expected="0 < first < last < 1", received=f"{first}, {last}")
-    ends = [math.asin(math.sqrt(share)) for share in (first, last)]
-    return torch.linspace(ends[0], ends[1], num_blocks + 1, dtype=torch.float64).sin().square()
-
-
-def posterior_coefficients(alpha_bar: Float[Tensor, " T+1"]) -> tuple[Tensor, Tensor, Tensor]:
-    r"""a, b and c [T] of $z_t = a_t \hat u + b_t z_{t-1} + \sqrt{c_t} \epsilon$.
-
-    They are such that, if $\hat u = u_y$ and $z_{t-1} \sim N(\sqrt{\bar\alpha_{t-1}} u_y,
-    (1 - \bar\alpha_{t-1}) I)$, then $z_t \sim N(\sqrt{\bar\alpha_t} u_y, (1 - \bar\alpha_t) I)$.
-
-    Example:
-        >>> a, b, c = posterior_coefficients(torch.tensor([0.2, 0.8]))
-        >>> round(float(a + b * 0.2**0.5), 4) == round(0.8**0.5, 4)
-        True
-    """
-    before, now = alpha_bar[:-1], alpha_bar[1:]
-    ratio = before / now
-    a = now.sqrt() * (1 - ratio) / (1 - before)
-    b = ratio.sqrt() * (1 - now) / (1 - before)
-    c = (1 - now) * (1 - ratio) / (1 - before)
-    return a, b, c
 
 
 def class_prototypes(
