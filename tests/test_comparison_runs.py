@@ -26,6 +26,7 @@ from margins.compare.execution import Done, InProcess
 from margins.compare.kept.folder import RESULTS, STORE
 from margins.compare.kept.store import RunStore
 from margins.compare.planning import digest_of
+from margins.compare.problem.folding import Spoiling
 from margins.compare.trials.scheduling import Memory, Schedule
 from margins.compare.trials.searching import judged_in
 from margins.data import ReportRows, read_frame
@@ -309,6 +310,13 @@ def test_report_rows_are_seen_by_nothing_and_opened_once_for_winner_and_baseline
     assert lengths[layer.shortest] == min(lengths.values()) < max(lengths.values())
     assert layer.length == pytest.approx(min(lengths.values()) / max(lengths.values()))
     assert ComparisonResult.load(tmp_path / RESULTS).left == left
+
+
+def test_the_last_layer_is_that_of_rows_as_training_saw_them():
+    moved = Spoiling(lambda rows, classes, _: (rows, (classes + 1) % 3), "every class becomes the next")
+    training = {"max_epochs": 8, "patience": 8, "optimizer": {"learning_rate": 1e-2}}
+    result = quick(strong(), roles=Roles(target="y"), candidates=["focal"], training=training, spoiling=moved)
+    assert result.left.last_layer.disagreement < 0.3, "a head of moved classes agrees with their means"
 
 
 def test_where_nothing_beats_the_baseline_it_is_what_is_left(tmp_path: Path):
