@@ -46,20 +46,19 @@ def summary() -> str:
 
 
 def table() -> str:
-    """A row for each method that has a study: claim, effects, outcome, how to repeat it."""
+    """A row for each method that has a study: claim, the effect that decides, outcome."""
     from margins.evidence import all_methods
 
     lines = [
-        "| method | claim | measured, mean over seeds [95 % interval] | outcome | repeat |",
-        "|" + " --- |" * 5,
+        "| method | claim | what decides, mean over seeds [95 % interval] | outcome |",
+        "|" + " --- |" * 4,
     ]
     for method in all_methods():
         for name in method.studies:
             study, record = studies()[name], results().get(name)
             cells = [
-                f"**{_named(study)}**<br>{study.source}", study.claim, effects(name),
-                f"**{record.outcome}**" if record else "waits for its first run",
-                f"`make studies ONLY={name}`",
+                f"**{_named(study)}**<br>{study.source}", _claim(study), _deciding(record),
+                f"[{record.outcome if record else 'waits for its first run'}](#{name})",
             ]  # fmt: skip
             lines.append("| " + " | ".join(cell.replace("|", "&#124;") for cell in cells) + " |")
     return "\n".join(lines)
@@ -72,7 +71,10 @@ def details() -> str:
     parts: list[str] = []
     for name, study in studies().items():
         record = results().get(name)
-        parts.append(f"### {name}\n\n*Data.* {study.data}\n\n*Protocol.* {study.protocol}")
+        parts.append(
+            f"### {name}\n\n{_claim(study)}\n\n*Data.* {study.data}\n\n*Protocol.* {study.protocol}\n\n"
+            f"*Repeat.* `make studies ONLY={name}`"
+        )
         if study.tried:
             parts.append(f"*Before the run.* {study.tried}")
         if record is None:
@@ -82,6 +84,7 @@ def details() -> str:
             continue
         if name in remarks():
             parts.append(f"*After the run.* {' '.join(remarks()[name].split())}")
+        parts.append("\n".join(f"- {_effect(effect)}" for effect in record.effects))
         parts.append(_figures(record))
         since = changed(record.code, ROOT)
         parts.append(
@@ -92,21 +95,25 @@ def details() -> str:
     return "\n\n".join(parts)
 
 
-def effects(name: str) -> str:
-    """The effects of a study, one a line."""
-    record = results().get(name)
-    if record is None:
-        return ""
-    if record.missing:
-        return record.missing
-    return "<br>".join(_effect(effect) for effect in record.effects)
-
-
 def line_of(name: str) -> str:
-    """A study's effects as a list, for a page that rests on them."""
-    return (
-        "\n".join(f"- {_effect(effect)}" for effect in results()[name].effects) if name in results() else ""
-    )
+    """A study's claim and its effects as a list, for a page that rests on them."""
+    if name not in results():
+        return ""
+    study = studies()[name]
+    lines = [f"- {_effect(effect)}" for effect in results()[name].effects]
+    where = f"([{name}](look-up/evidence.md#{name}))"
+    return f"**{_named(study)}.** {_claim(study)} {where}\n\n" + "\n".join(lines)
+
+
+def _deciding(record: Any) -> str:
+    if record is None or record.missing:
+        return "" if record is None else record.missing
+    return _effect(record.effects[0])
+
+
+def _claim(study: Any) -> str:
+    """The claim as a sentence."""
+    return study.claim[0].upper() + study.claim[1:].rstrip(".") + "."
 
 
 def _effect(effect: Any) -> str:
