@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from margins.cards import loss_cards
+from margins.evidence import latest, read_records
 from margins.losses import __all__ as exported
 
 README = Path(__file__).parent.parent / "README.md"
@@ -36,6 +38,14 @@ def test_an_example_that_fails_is_seen():
 def test_the_number_of_objectives_is_the_number_of_cards():
     assert exported
     assert f"{len(loss_cards())} objectives" in README.read_text()
+
+
+def test_the_counts_of_studies_are_those_that_were_recorded():
+    records = latest(read_records(README.parent / "studies" / "results.jsonl")).values()
+    found, text = Counter(record.outcome for record in records), " ".join(README.read_text().split())
+    assert f"{len(records)} small studies" in text
+    assert f"{found['shown']} show the effect that decides, {found['not shown']} do not" in text
+    assert set(found) == {"shown", "not shown"}
 
 
 def test_every_make_target_of_the_readme_exists():
