@@ -315,7 +315,10 @@ def test_report_rows_are_seen_by_nothing_and_opened_once_for_winner_and_baseline
 def test_the_last_layer_is_that_of_rows_as_training_saw_them():
     moved = Spoiling(lambda rows, classes, _: (rows, (classes + 1) % 3), "every class becomes the next")
     training = {"max_epochs": 8, "patience": 8, "optimizer": {"learning_rate": 1e-2}}
-    result = quick(strong(), roles=Roles(target="y"), candidates=["focal"], training=training, spoiling=moved)
+    result = quick(
+        strong(), roles=Roles(target="y"), candidates=["focal"], training=training, spoiling=moved,
+        report_share=0.2,
+    )  # fmt: skip
     assert result.left.last_layer.disagreement < 0.3, "a head of moved classes agrees with their means"
 
 

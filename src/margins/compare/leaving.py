@@ -115,7 +115,7 @@ def reported(
         num_seeds=len(winner.models), scores=scores, others=others,
         difference=None if interval is None else interval[0],
         low=None if interval is None else interval[1], high=None if interval is None else interval[2],
-        num_openings=num_openings, last_layer=_last_layer(design, winner.models[0]),
+        num_openings=num_openings, last_layer=_last_layer(design, winner.models[0]) if num_openings else None,
     )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ class Left:
     low: float | None  # 95 % interval: paired hierarchical bootstrap of seeds and rows
     high: float | None
     num_openings: int  # of the report rows so far, this one among them; 0 without report rows
-    last_layer: LastLayer | None = None  # of classes with a linear head
+    last_layer: LastLayer | None = None  # of classes with a linear head, where there are report rows
 
 
 @dataclass(frozen=True, kw_only=True)
