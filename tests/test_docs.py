@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from margins.evaluation import all_metrics
+from tools_of_docs import tool
 
 ROOT = Path(__file__).parent.parent
 DOCS, SOURCE = ROOT / "docs", ROOT / "src" / "margins"
@@ -34,16 +34,6 @@ FETCHES = re.compile(
     r"|<link\b[^>]*\brel=\"?(?:stylesheet|preconnect|preload|icon|dns-prefetch)\"?[^>]*href=\"?(?:https?:)?//[^>]*>"
     r"|@import\s+(?:url\()?['\"]?(?:https?:)?//|url\(['\"]?(?:https?:)?//"
 )
-
-
-def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "tools" / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 examples, generated = tool("examples"), tool("generated")

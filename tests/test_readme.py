@@ -13,7 +13,9 @@ import torch
 from margins.cards import loss_cards
 from margins.evidence import latest, read_records
 from margins.losses import __all__ as exported
+from tools_of_docs import tool
 
+examples = tool("examples")
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -56,7 +58,8 @@ def test_every_make_target_of_the_readme_exists():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_the_commands_of_the_readme_run(tmp_path):
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     commands = [c for block in _blocks("console") for c in block.splitlines() if "bin/margins" in c]
     assert len(commands) == 6
     rng = np.random.default_rng(0)
@@ -69,11 +72,12 @@ def test_the_commands_of_the_readme_run(tmp_path):
             continue  # the same command on another kind of column
         arguments = command.split("#")[0].split()[1:]
         quick = {"compare": ["--epochs", "2", "--candidates", "focal"], "train": ["--epochs", "2"]}
-        done = subprocess.run(
-            [sys.executable, "-m", "margins", *arguments, *quick.get(arguments[0], [])],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
+        code, printed = examples.margins([*arguments, *quick.get(arguments[0], [])])
+        assert code == 0, printed
+        assert printed
+    shown = subprocess.run(
+        [sys.executable, "-m", "margins", "methods"], capture_output=True, text=True, check=False
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
     assert len(list(tmp_path.glob("runs/*/report.html"))) == 1
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 61

@@ -49,9 +49,11 @@ class LargestTensor(TorchDispatchMode):
 
 
 def blockwise_equals_dense(case: Case) -> None:
-    for kind in case.kinds:
-        for index, rule in enumerate(RULES):
-            _compare(case, kind, rule, sizes=((4, 3), (1, 7, 1 << 10), (6, 2), (50, 50))[index])
+    """Every kind of target and every rule of scores; they meet different parts of the code."""
+    sizes = ((4, 3), (1, 7, 1 << 10), (6, 2), (50, 50))
+    for index in range(max(len(case.kinds), len(RULES))):
+        kind, place = case.kinds[index % len(case.kinds)], index % len(RULES)
+        _compare(case, kind, RULES[place], sizes=sizes[place])
 
 
 def _compare(case: Case, kind: str, rule: ScoreRule, sizes: tuple[int, ...]) -> None:

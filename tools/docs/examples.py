@@ -211,11 +211,11 @@ def _outcome(command: Command, mark: str) -> Outcome:
         return Outcome(command.line, command.shown, real, code, -signal.SIGKILL)
     exits = re.fullmatch(r"exits with (\d+)", mark)
     program, *arguments = shlex.split(command.line)
-    code, real = _margins(arguments) if program == "margins" else _other(program, arguments)
+    code, real = margins(arguments) if program == "margins" else _other(program, arguments)
     return Outcome(command.line, command.shown, real, code, int(exits[1]) if exits else 0)
 
 
-def _margins(arguments: list[str]) -> tuple[int, list[str]]:
+def margins(arguments: list[str]) -> tuple[int, list[str]]:
     """The command in this process, which has torch loaded already."""
     from margins.cli.main import run
 
