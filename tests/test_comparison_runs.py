@@ -317,7 +317,7 @@ def test_the_last_layer_is_that_of_rows_as_training_saw_them():
     training = {"max_epochs": 8, "patience": 8, "optimizer": {"learning_rate": 1e-2}}
     result = quick(
         strong(), roles=Roles(target="y"), candidates=["focal"], training=training, spoiling=moved,
-        report_share=0.2,
+        report_share=0.2, num_folds=2,
     )  # fmt: skip
     assert result.left.last_layer.disagreement < 0.3, "a head of moved classes agrees with their means"
 
@@ -403,7 +403,7 @@ def test_label_sets_values_and_matches_are_compared_too(tmp_path: Path):
     sets = quick(
         read_frame({**plain, "tags": tags}), "macro_f1", candidates=None, report_share=0.2, out=tmp_path,
         roles=Roles(target="tags", target_kind="label_set", inputs=["a", "b", "c"]),
-        training={"max_epochs": 10},
+        training={"max_epochs": 6},
     )  # fmt: skip
     assert sets.baseline == "binary_cross_entropy"
     names = {r.name for r in sets.recipes}
@@ -415,7 +415,7 @@ def test_label_sets_values_and_matches_are_compared_too(tmp_path: Path):
     wide = Candidate(name="wide", title="Wide", changes={"encoder": {"width": 32}}, tasks=("values",))
     values = quick(
         read_frame({**plain, "y": x.sum(1)}), "rmse", roles=Roles(target="y"), candidates=[wide],
-        training={"max_epochs": 20}, report_share=0.2,
+        training={"max_epochs": 12}, report_share=0.2,
     )  # fmt: skip
     assert values.rope is None
     assert values.description.num_classes == 0

