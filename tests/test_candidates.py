@@ -77,6 +77,7 @@ def test_what_is_in_the_data_decides_who_takes_part_and_why():
     assert "z_loss" in listed("auroc", num_classes=6000)
     assert "labels_dice" in listed(task="label_sets")
     assert "labels_margins" in listed(task="label_sets", imbalance=40.0)
+    assert listed("map@r", task="matches")[-1] == "disposable_head"
     found = shortlist(dataclasses.replace(FOUND, imbalance=40.0), find_metric("macro_f1"))
     margins = next(c for c in found.candidates if c.name == "class_margins")
     assert margins.why.endswith("Here: the largest class has 40 times the rows of the smallest.")

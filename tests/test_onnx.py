@@ -182,6 +182,14 @@ def test_a_file_that_computes_something_else_is_refused_and_an_older_one_stays(
     assert path.read_bytes() == b"older"
 
 
+def test_a_head_that_draws_is_refused_by_name(tmp_path: Path):
+    recipe = {"encoder": {"name": "embeddings"}, "head": {"name": "no_prop"}, "step": {"name": "no_prop"}}
+    model = margins.train(vectors(), target="label", recipe={**recipe, "max_epochs": 1}).model
+    with pytest.raises(MarginsError, match="no_prop"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_an_encoder_whose_inputs_are_no_plain_tensors_is_refused_by_name(tmp_path: Path):
     texts = {"text": [f"{'good' if k % 2 else 'poor'} thing number {k}" for k in range(NUM)]}
     labelled = {**texts, "label": ["yes" if k % 2 else "no" for k in range(NUM)]}

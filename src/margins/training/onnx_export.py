@@ -24,7 +24,7 @@ from margins.encoders.inputs import TensorRows
 from margins.encoders.tabular import TabularEncoder, TabularPreparation, TabularRows
 from margins.encoders.vision_transformer import SmallViT
 from margins.errors import MarginsError
-from margins.heads import TokenHead
+from margins.heads import NoPropHead, TokenHead
 from margins.training.checkpoint import write_atomically
 from margins.training.model import Model
 from margins.training.network import Network
@@ -57,7 +57,7 @@ def export_onnx(model: Model, path: str | Path, *, data: Any = None) -> Path:
     scores must reach, and, for values, `unit` (the mean and deviation of training).
 
     Args:
-        model: whose encoder is tabular, embeddings, small_resnet or small_vit.
+        model: whose encoder is tabular, embeddings, small_resnet or small_vit, with any head but no_prop.
         path: of the file; an older one is replaced.
         data: rows to check the file on, as for `Model.predict`; made-up ones by default.
 
@@ -65,8 +65,9 @@ def export_onnx(model: Model, path: str | Path, *, data: Any = None) -> Path:
         the path.
 
     Raises:
-        MarginsError: another encoder, scores that differ from those of the model by more than 1e-4 (of the
-            largest score, if that is above 1), or a folder that cannot be written. Nothing is written then.
+        MarginsError: another encoder, a head that draws, scores that differ from those of the model by more
+            than 1e-4 (of the largest score, if that is above 1), or a folder that cannot be written. Nothing
+            is written then.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -81,6 +82,11 @@ def export_onnx(model: Model, path: str | Path, *, data: Any = None) -> Path:
         raise MarginsError(
             "model", expected=f"an encoder among {', '.join(_FAMILIES)}",
             received=model.recipe.encoder.name, fix="keep this model in Python with Model.save",
+        )  # fmt: skip
+    if isinstance(model.network.head, NoPropHead):
+        raise MarginsError(
+            "model", expected="a head that draws nothing", received=model.recipe.head.name,
+            fix="keep this model in Python with Model.save",
         )  # fmt: skip
     inputs = _made_up(model) if data is None else model.preparation(model.frame_of(data))
     network = _Tensors(model.network, inputs)
